@@ -1,0 +1,97 @@
+"""From the characters of a word to its context-free vector."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+from keras import ops
+
+from elmolib.layers.highway import Highway
+from elmolib.options import N_CHARACTERS, BiLMOptions
+
+
+@keras.saving.register_keras_serializable(package="elmolib")
+class CharCNN(keras.Layer):
+    """Character embedding, convolutions, maximum over positions, highway layers, projection.
+
+    Args:
+        options: dimensions; see `elmolib.options.BiLMOptions`.
+
+    Call arguments:
+        characters: integer tensor (words, characters), ids 0 to 260. Columns may be cut off on
+            the right where all words have padding, as long as one window of padding alone is left
+            for the widest filter, or none was there before.
+
+    Returns:
+        float tensor (words, projection_dim).
+
+    References:
+        Peters et al. 2018, arXiv:1802.05365, section 3.4; Kim et al. 2016, arXiv:1508.06615.
+    """
+
+    def __init__(self, options: BiLMOptions, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.options = options
+        self.activation = keras.activations.get(options.activation)
+        self.highways = [Highway(name=f"highway_{i}") for i in range(options.n_highway)]
+
+    def build(self, input_shape: tuple[int | None, ...] | None = None) -> None:
+        """Create the weights, each in the shape in which it is stored."""
+        options = self.options
+        dim, n_filters = options.char_embedding_dim, options.n_filters
+        self.char_embed = self.add_weight(
+            name="char_embed",
+            shape=(N_CHARACTERS, dim),
+            initializer=keras.initializers.RandomUniform(-1.0, 1.0),
+        )
+        self.kernels, self.biases = [], []
+        for i, (width, count) in enumerate(options.filters):
+            if options.activation == "relu":
+                initializer = keras.initializers.RandomUniform(-0.05, 0.05)
+            else:
+                initializer = keras.initializers.RandomNormal(stddev=math.sqrt(1 / (width * dim)))
+            shape = (1, width, dim, count)
+            self.kernels.append(self.add_weight(shape, name=f"W_cnn_{i}", initializer=initializer))
+            self.biases.append(self.add_weight((count,), name=f"b_cnn_{i}", initializer="zeros"))
+        for highway in self.highways:
+            highway.build((None, n_filters))
+        self.W_proj = self.b_proj = None
+        if n_filters != options.projection_dim:
+            self.W_proj = self.add_weight(
+                name="W_proj",
+                shape=(n_filters, options.projection_dim),
+                initializer=keras.initializers.RandomNormal(stddev=math.sqrt(1 / n_filters)),
+            )
+            self.b_proj = self.add_weight(
+                name="b_proj", shape=(options.projection_dim,), initializer="zeros"
+            )
+        self.built = True
+
+    def call(self, characters):
+        """Compute one vector per word."""
+        x = ops.take(self.char_embed, characters, axis=0)  # (words, characters, embedding)
+        pooled = []
+        for kernel, bias in zip(self.kernels, self.biases, strict=True):
+            windows = ops.conv(x, kernel[0], padding="valid")  # (words, positions, count)
+            # Bias and activation are monotonic, so they may come after the maximum.
+            pooled.append(self.activation(ops.max(windows, axis=1) + bias))
+        x = ops.concatenate(pooled, axis=-1)  # (words, filters)
+        for highway in self.highways:
+            x = highway(x)
+        if self.W_proj is not None:
+            x = ops.matmul(x, self.W_proj) + self.b_proj  # (words, projection)
+        return x
+
+    def compute_output_shape(self, input_shape):
+        """Return (words, projection_dim)."""
+        return (input_shape[0], self.options.projection_dim)
+
+    def get_config(self) -> dict:
+        """Return the arguments that make this layer again."""
+        return {**super().get_config(), "options": self.options.to_json()}
+
+    @classmethod
+    def from_config(cls, config: dict) -> CharCNN:
+        """Make the layer from what `get_config` returned."""
+        return cls(BiLMOptions.from_json(config.pop("options")), **config)
