@@ -1,0 +1,30 @@
+"""Train, score, embed with and look into ELMo, the bidirectional language model over characters.
+
+The names below load their module on first use, so that `import elmolib` costs nothing and
+TensorFlow starts only when a model is built.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Parameters": "elmolib.parameters",
+    "project_root": "elmolib.parameters",
+}
+
+__all__ = ["__version__", *_HOME]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,48 @@
+"""Writing a file so that its name never holds half of it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Hand out a file beside `path` that takes its place once the block is done.
+
+    Parent folders are made. After an error, or a kill at any moment, `path` is what it was.
+
+    Args:
+        path: the file to write or replace.
+
+    Yields:
+        Path: an empty file in the same folder, to be written by any means.
+
+    Example:
+        >>> with replacing("runs/tiny/history.csv") as unfinished:
+        ...     unfinished.write_text("epoch,loss\\n")
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    os.close(handle)
+    unfinished = Path(name)
+    try:
+        # mkstemp files are private to their owner; results are not.
+        unfinished.chmod(0o666 & ~_umask())
+        yield unfinished
+        with unfinished.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    # The mask can only be read by setting it.
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
