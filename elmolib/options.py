@@ -195,9 +195,7 @@ class BiLMOptions:
             bilm-tf, `bilm/training.py`: no projection after the convolutions when they already
             have `projection_dim` features, none in the LSTM when `lstm_dim` is `projection_dim`.
         """
-        shapes: dict[str, tuple[int, ...]] = {
-            "char_embed": (N_CHARACTERS, self.char_embedding_dim)
-        }
+        shapes: dict[str, tuple[int, ...]] = {"char_embed": (N_CHARACTERS, self.char_embedding_dim)}
         for i, (width, count) in enumerate(self.filters):
             shapes[f"CNN/W_cnn_{i}"] = (1, width, self.char_embedding_dim, count)
             shapes[f"CNN/b_cnn_{i}"] = (count,)
