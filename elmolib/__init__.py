@@ -15,7 +15,7 @@ _HOME = {
     "project_root": "elmolib.parameters",
 }
 
-__all__ = ["__version__", *_HOME]  # noqa: PLE0604
+__all__ = ["__version__", *_HOME]
 
 
 def __getattr__(name: str) -> object:
