@@ -1,0 +1,57 @@
+"""Small biLMs with random weights, for any test that needs a model but no knowledge in it."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import strategies as st
+
+from elmolib.options import BiLMOptions
+
+TINY = BiLMOptions(
+    char_embedding_dim=3,
+    filters=((1, 2), (2, 3)),
+    n_highway=1,
+    activation="relu",
+    max_characters=10,
+    lstm_dim=4,
+    projection_dim=3,
+    n_layers=2,
+    cell_clip=3.0,
+    proj_clip=3.0,
+    use_skip_connections=True,
+)
+
+
+def random_arrays(
+    options: BiLMOptions, vocabulary_size: int | None = None, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Float32 arrays of the shapes that the options ask for."""
+    generator = np.random.default_rng(seed)
+    return {
+        name: generator.normal(size=shape).astype(np.float32)
+        for name, shape in options.weight_shapes(vocabulary_size).items()
+    }
+
+
+@st.composite
+def bilm_options(draw: st.DrawFn) -> BiLMOptions:
+    """Any small biLM, the variants without one or another array among them."""
+    max_characters = draw(st.integers(3, 12))
+    width_and_count = st.tuples(st.integers(1, max_characters), st.integers(1, 4))
+    filters = tuple(draw(st.lists(width_and_count, min_size=1, max_size=3)))
+    n_filters = sum(count for _, count in filters)
+    projection_dim = draw(st.sampled_from([n_filters, 1, 5]))
+    clip = st.none() | st.floats(0, 1e6, exclude_min=True)
+    return BiLMOptions(
+        char_embedding_dim=draw(st.integers(1, 3)),
+        filters=filters,
+        n_highway=draw(st.integers(0, 2)),
+        activation=draw(st.sampled_from(["relu", "tanh"])),
+        max_characters=max_characters,
+        lstm_dim=projection_dim + draw(st.integers(0, 3)),
+        projection_dim=projection_dim,
+        n_layers=draw(st.integers(1, 3)),
+        cell_clip=draw(clip),
+        proj_clip=draw(clip),
+        use_skip_connections=draw(st.booleans()),
+    )
