@@ -373,7 +373,7 @@ def _first_line(error: BaseException) -> str:
 def _only(inside: _Part | None, beside: _Part | None, what: str, source: str) -> _Part | None:
     if inside is not None and beside is not None and inside != beside:
         raise WeightsError(
-            f"{source} holds a {what} of its own that differs from the file beside it: "
+            f"{source} holds its own {what}, which differs from the file beside it: "
             "remove that file, or name the weight file alone."
         )
     return inside if inside is not None else beside
@@ -520,8 +520,10 @@ def _stored_options(file: h5py.File, source: str) -> BiLMOptions | None:
 def _stored_tokenizer(file: h5py.File, source: str) -> Tokenizer:
     text = _text_attribute(file, "tokenizer", source)
     if text is None:
-        return Tokenizer(tokenized=True)
-    return Tokenizer.from_json(_parsed_object(text, f"{source}: the attribute tokenizer"))
+        # The peers leave words as they are, so their models have seen every Unicode form.
+        return Tokenizer(tokenized=True, unicode_form=None)
+    where = f"{source}: the attribute tokenizer"
+    return Tokenizer.from_json(_parsed_object(text, where), where)
 
 
 def _stored_record(file: h5py.File, source: str) -> dict[str, Any] | None:

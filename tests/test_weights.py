@@ -1,0 +1,655 @@
+"""Weight files: nothing is lost on the way, and nothing is believed that a file merely claims."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+import textwrap
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from small_models import TINY, bilm_options, random_arrays
+
+from elmolib.errors import ElmolibError, OptionsError, WeightsError
+from elmolib.options import BiLMOptions
+from elmolib.text import Tokenizer
+from elmolib.vocabulary import Vocabulary
+from elmolib.weights import StoredModel, read_model, write_model, write_published
+
+REFERENCE = Path(__file__).parents[1].parent / "shared" / "reference"
+VOCABULARY = Vocabulary(["the", "râu", "河", "🚣"])
+TOKENIZER = Tokenizer(language="ro", romanian_commas=True)
+CELL = "RNN_0/RNN/MultiRNNCell/Cell0/LSTMCell"
+
+
+def arrays() -> dict[str, np.ndarray]:
+    return random_arrays(TINY, len(VOCABULARY))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A valid self-contained file."""
+    path = tmp_path / "elmo.h5"
+    write_model(path, TINY, arrays(), VOCABULARY, TOKENIZER, {"steps": 3})
+    return path
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    """A valid folder as bilm-tf leaves it: nothing but arrays in the weight file."""
+    folder = tmp_path / "published"
+    folder.mkdir()
+    with h5py.File(folder / "model.hdf5", "w") as file:
+        for name, values in arrays().items():
+            file[name] = values
+    (folder / "options.json").write_text(json.dumps(TINY.to_json()))
+    (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in VOCABULARY))
+    return folder
+
+
+def zipped(folder: Path, inside: str = "") -> Path:
+    path = folder.with_suffix(".zip")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in folder.iterdir():
+            archive.write(file, inside + file.name)
+    return path
+
+
+def assert_same_arrays(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    assert list(found) == list(expected)
+    for name, values in expected.items():
+        assert found[name].dtype == np.float32
+        assert found[name].tobytes() == values.tobytes(), name
+
+
+# --- Nothing is lost
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    options=bilm_options(),
+    words=st.none() | st.lists(st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1)),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_what_is_written_is_read(
+    tmp_path: Path, options: BiLMOptions, words: list[str] | None, seed: int
+) -> None:
+    vocabulary = None if words is None else Vocabulary(dict.fromkeys(words))
+    size = None if vocabulary is None else len(vocabulary)
+    written = random_arrays(options, size, seed)
+    write_model(tmp_path / "elmo.h5", options, written, vocabulary, TOKENIZER)
+    model = read_model(tmp_path / "elmo.h5")
+    assert_same_arrays(model.arrays, written)
+    assert model.options == options
+    assert model.vocabulary == vocabulary
+    assert model.tokenizer == TOKENIZER
+    assert model.record is None
+
+
+def test_extreme_floats_keep_their_bits(tmp_path: Path) -> None:
+    info = np.finfo(np.float32)
+    written = arrays()
+    written["char_embed"].flat[:5] = [-0.0, info.max, info.min, info.tiny, info.smallest_subnormal]
+    write_model(tmp_path / "elmo.h5", TINY, written, VOCABULARY, TOKENIZER)
+    assert_same_arrays(read_model(tmp_path / "elmo.h5").arrays, written)
+
+
+def test_record_is_kept(path: Path) -> None:
+    assert read_model(path).record == {"steps": 3}
+
+
+def test_softmax_can_be_left_unread(path: Path) -> None:
+    model = read_model(path, softmax=False)
+    assert_same_arrays(
+        model.arrays, {k: v for k, v in arrays().items() if not k.startswith("softmax/")}
+    )
+    assert model.vocabulary == VOCABULARY
+
+
+def test_same_content_gives_same_bytes_in_any_process(tmp_path: Path) -> None:
+    program = textwrap.dedent(
+        """
+        import sys
+        from pathlib import Path
+        sys.path.insert(0, sys.argv[2])
+        import test_weights as t
+        t.write_model(sys.argv[1], t.TINY, t.arrays(), t.VOCABULARY, t.TOKENIZER, {"b": 1, "a": 2})
+        """
+    )
+    contents = set()
+    for seed in "12":
+        path = tmp_path / f"{seed}.h5"
+        command = [sys.executable, "-c", program, str(path), str(Path(__file__).parent)]
+        subprocess.run(command, check=True, env={**os.environ, "PYTHONHASHSEED": seed})
+        contents.add(path.read_bytes())
+    reordered = dict(reversed(arrays().items()))
+    write_model(tmp_path / "3.h5", TINY, reordered, VOCABULARY, TOKENIZER, {"a": 2, "b": 1})
+    contents.add((tmp_path / "3.h5").read_bytes())
+    assert len(contents) == 1
+
+
+def test_no_time_is_stored(path: Path) -> None:
+    with h5py.File(path) as file:
+        times = []
+        file.visititems(lambda _, node: times.append(h5py.h5o.get_info(node.id).mtime))
+    assert set(times) == {0}
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("variant", ["skip", "noskip", "plain", "train-a", "wt2"])
+def test_reference_files_are_read_and_rewritten_whole(tmp_path: Path, variant: str) -> None:
+    model = read_model(REFERENCE / variant)
+    expected: dict[str, np.ndarray] = {}
+
+    def note(name: str, node: object) -> None:
+        if isinstance(node, h5py.Dataset):
+            expected[name] = node[()]
+
+    with h5py.File(next((REFERENCE / variant).glob("*.hdf5"))) as file:
+        file.visititems(note)
+    assert_same_arrays(dict(sorted(model.arrays.items())), dict(sorted(expected.items())))
+    assert model.tokenizer.tokenized
+    words = REFERENCE / variant / "vocab.txt"
+    if words.exists():
+        assert model.vocabulary is not None
+        assert "".join(f"{word}\n" for word in model.vocabulary) == words.read_text("utf-8")
+    write_model(
+        tmp_path / "elmo.h5", model.options, model.arrays, model.vocabulary, model.tokenizer
+    )
+    again = read_model(tmp_path / "elmo.h5")
+    assert_same_arrays(again.arrays, model.arrays)
+    assert (again.options, again.vocabulary) == (model.options, model.vocabulary)
+
+
+# --- The forms in which models are published
+
+
+def test_weight_file_with_options_beside(published: Path) -> None:
+    model = read_model(published / "model.hdf5", options=published / "options.json")
+    assert_same_arrays(model.arrays, arrays())
+    assert model.vocabulary is None
+    assert model.tokenizer == Tokenizer(tokenized=True, unicode_form=None)
+
+
+def test_weight_file_without_options_says_what_to_give(published: Path) -> None:
+    with pytest.raises(WeightsError, match=r"model\.hdf5 holds no options: give options="):
+        read_model(published / "model.hdf5")
+
+
+@pytest.mark.parametrize("inside", ["", "216/"])
+def test_folder_and_zip_of_it(published: Path, inside: str) -> None:
+    for form in (published, zipped(published, inside)):
+        model = read_model(form)
+        assert_same_arrays(model.arrays, arrays())
+        assert model.options == TINY
+        assert model.vocabulary == VOCABULARY
+
+
+def test_packed_vocabulary_and_windows_line_ends(published: Path) -> None:
+    words = "".join(f"{word}\r\n" for word in VOCABULARY).encode()
+    (published / "vocab.txt").unlink()
+    (published / "vocab.txt.gz").write_bytes(gzip.compress(words))
+    assert read_model(published).vocabulary == VOCABULARY
+    assert read_model(zipped(published)).vocabulary == VOCABULARY
+
+
+def test_folder_of_a_self_contained_file(path: Path) -> None:
+    assert_same_arrays(read_model(path.parent).arrays, arrays())
+
+
+def test_published_form_is_read_back(tmp_path: Path, path: Path) -> None:
+    folder = tmp_path / "export"
+    write_published(folder, read_model(path))
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "options.json",
+        "vocab.txt",
+        "weights.hdf5",
+    ]
+    model = read_model(folder)
+    assert_same_arrays(model.arrays, arrays())
+    assert (model.options, model.vocabulary) == (TINY, VOCABULARY)
+    assert (model.tokenizer, model.record) == (TOKENIZER, {"steps": 3})
+    without_words = {k: v for k, v in arrays().items() if not k.startswith("softmax/")}
+    write_published(folder, StoredModel(TINY, without_words, None, TOKENIZER, "here"))
+    assert read_model(folder).vocabulary is None
+
+
+@pytest.mark.parametrize("dtype", ["<f2", ">f4", "<f8", ">f8"])
+def test_other_floats_become_float32(published: Path, dtype: str) -> None:
+    rounded = {name: values.astype(dtype) for name, values in arrays().items()}
+    with h5py.File(published / "model.hdf5", "w") as file:
+        for name, values in rounded.items():
+            file[name] = values
+    expected = {name: values.astype(np.float32) for name, values in rounded.items()}
+    assert_same_arrays(read_model(published).arrays, expected)
+
+
+def test_stored_row_of_padding_is_dropped_only_if_it_is_zero(path: Path) -> None:
+    for first_row, is_read in ((0.0, True), (0.5, False)):
+        with h5py.File(path, "r+") as file:
+            del file["char_embed"]
+            file["char_embed"] = np.vstack([np.full((1, 3), first_row), arrays()["char_embed"]])
+        if is_read:
+            assert_same_arrays(read_model(path).arrays, arrays())
+        else:
+            with pytest.raises(WeightsError, match=r"char_embed has the shape \(262, 3\)"):
+                read_model(path)
+
+
+def test_unknown_arrays_are_ignored(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        file["global_step"] = 7
+        file["elsewhere"] = h5py.ExternalLink("/etc/passwd", "/")
+    assert_same_arrays(read_model(path).arrays, arrays())
+
+
+# --- Contradictions
+
+
+def replaced(name: str, value: object) -> Callable[[h5py.File], None]:
+    def change(file: h5py.File) -> None:
+        if name in file:
+            del file[name]
+        file[name] = value
+
+    return change
+
+
+def removed(name: str) -> Callable[[h5py.File], None]:
+    def change(file: h5py.File) -> None:
+        del file[name]
+
+    return change
+
+
+def attribute(name: str, value: object) -> Callable[[h5py.File], None]:
+    def change(file: h5py.File) -> None:
+        file.attrs[name] = value
+
+    return change
+
+
+def with_value(name: str, value: float) -> Callable[[h5py.File], None]:
+    def change(file: h5py.File) -> None:
+        file[name][-1] = value
+
+    return change
+
+
+def compressed(file: h5py.File) -> None:
+    del file["char_embed"]
+    file.create_dataset("char_embed", (261, 3), "f4", compression="gzip")
+
+
+def promised(file: h5py.File) -> None:
+    del file["char_embed"]
+    file.create_dataset("char_embed", (261, 3), "f4", chunks=(261, 3))
+
+
+def in_another_file(file: h5py.File) -> None:
+    del file["char_embed"]
+    external = [("/etc/passwd", 0, h5py.h5f.UNLIMITED)]
+    file.create_dataset("char_embed", (261, 3), "f4", external=external)
+
+
+def virtual(file: h5py.File) -> None:
+    del file["char_embed"]
+    layout = h5py.VirtualLayout((261, 3), "f4")
+    layout[:] = h5py.VirtualSource("other.h5", "char_embed", (261, 3))
+    file.create_virtual_dataset("char_embed", layout)
+
+
+def renamed_link(file: h5py.File) -> None:
+    file.move("CNN", "hidden")
+    file["CNN"] = h5py.SoftLink("/hidden")
+
+
+REFUSED = {
+    "missing array": (removed("CNN/b_cnn_1"), r"lacks the array CNN/b_cnn_1, .* shape \(3,\)"),
+    "missing bias": (removed("softmax/b"), "lacks the array softmax/b"),
+    "missing group": (removed("RNN_1"), "lacks the array RNN_1/RNN/MultiRNNCell/Cell0"),
+    "wrong shape": (
+        replaced("CNN/W_cnn_0", np.zeros((1, 1, 3, 9), "f4")),
+        r"CNN/W_cnn_0 has the shape \(1, 1, 3, 9\), but its options ask for \(1, 1, 3, 2\)",
+    ),
+    "scalar": (replaced("CNN/b_cnn_0", 1.0), r"CNN/b_cnn_0 has the shape \(\)"),
+    "nothing": (replaced("CNN/b_cnn_0", h5py.Empty("f4")), "CNN/b_cnn_0 has the shape None"),
+    "group for array": (removed("char_embed"), "char_embed"),
+    "array for group": (replaced("CNN", np.zeros(3)), "lacks the array CNN/W_cnn_0"),
+    "integers": (replaced("CNN/b_cnn_0", np.zeros(2, "i4")), "is of int32, expected float32"),
+    "words": (
+        replaced("CNN/b_cnn_0", np.array(["a", "b"], h5py.string_dtype())),
+        "is of object, expected float32",
+    ),
+    "infinity": (with_value(f"{CELL}/B", np.inf), f"{CELL}/B holds values that are not finite"),
+    "no number": (with_value("char_embed", np.nan), "char_embed holds values that are not finite"),
+    "too large for float32": (
+        replaced("CNN/b_cnn_0", np.array([1e300, 0.0])),
+        "CNN/b_cnn_0 holds values that are not finite",
+    ),
+    "third layer": (
+        replaced("RNN_1/RNN/MultiRNNCell/Cell2/LSTMCell/W_0", np.zeros(1)),
+        r"Cell2/LSTMCell/W_0, which its options do not foresee: check lstm\.n_layers",
+    ),
+    "highway layer": (
+        replaced("CNN_high_1/W_carry", np.zeros(1)),
+        r"check char_cnn\.n_highway",
+    ),
+    "convolution": (replaced("CNN/W_cnn_2", np.zeros(1)), r"check char_cnn\.filters"),
+    "fewer words": (
+        replaced("vocabulary", np.frombuffer(b"<S>\n</S>\n<UNK>\nthe\n", np.uint8)),
+        "softmax/W has 7 rows, but the vocabulary has 4 words",
+    ),
+    "word twice": (
+        replaced("vocabulary", np.frombuffer(b"<S>\n</S>\n<UNK>\na\nb\na\nc\n", np.uint8)),
+        "line 6: the word 'a' was already given in line 4",
+    ),
+    "special words elsewhere": (
+        replaced("vocabulary", np.frombuffer(b"a\nb\nc\nd\n<S>\n</S>\n<UNK>\n", np.uint8)),
+        "must begin with the lines <S>, </S>, <UNK>",
+    ),
+    "empty word": (
+        replaced("vocabulary", np.frombuffer(b"<S>\n</S>\n<UNK>\n\nb\nc\nd\n", np.uint8)),
+        "line 4: a word is missing",
+    ),
+    "invalid UTF-8": (
+        replaced("vocabulary", np.frombuffer(b"<S>\n</S>\n\xff\n", np.uint8)),
+        "line 3: the text is not valid UTF-8",
+    ),
+    "words as floats": (replaced("vocabulary", np.zeros(3)), "vocabulary is not text"),
+    "newer format": (attribute("elmolib_format", 2), "format version 2, but this elmolib reads 1"),
+    "format of words": (attribute("elmolib_format", "one"), "elmolib_format is not a whole number"),
+    "options of no use": (attribute("options", np.bytes_(b"[]")), "attribute options"),
+    "options by reference": (attribute("options", "{}"), "options is not fixed-length text"),
+    "tokenizer": (attribute("tokenizer", np.bytes_(b'{"x": 1}')), "attribute tokenizer"),
+    "nested tokenizer": (
+        attribute("tokenizer", np.bytes_(b"[" * 20_000)),
+        "attribute tokenizer is no valid JSON",
+    ),
+    "record": (replaced("record", np.frombuffer(b"[1]", np.uint8)), "record must be a JSON object"),
+    "compression": (compressed, "char_embed is compressed; rewrite"),
+    "unwritten array": (promised, "char_embed is not completely stored"),
+    "external file": (in_another_file, "char_embed is stored in other files"),
+    "virtual array": (virtual, "char_embed is stored in other files"),
+    "soft link": (renamed_link, "CNN/W_cnn_0 is a link to elsewhere"),
+    "external link": (
+        replaced("char_embed", h5py.ExternalLink("/etc/passwd", "/")),
+        "char_embed is a link to elsewhere",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_contradiction_or_trick_is_refused_by_name(path: Path, what: str) -> None:
+    change, message = REFUSED[what]
+    with h5py.File(path, "r+") as file:
+        change(file)
+    with pytest.raises((WeightsError, OptionsError), match=message) as caught:
+        read_model(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_promise_of_a_huge_softmax_takes_no_memory(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        del file["softmax"], file["vocabulary"]
+        file.create_dataset("softmax/W", (2**50, 3), "f4")
+        file.create_dataset("softmax/b", (2**50,), "f4")
+    with pytest.raises(WeightsError, match="softmax/W is not completely stored"):
+        read_model(path)
+
+
+def test_arrays_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
+    # 64 layers of one and the same 4 MB array, hard-linked, in a file of a few megabytes.
+    options = BiLMOptions(1, ((1, 1),), 0, "relu", 3, 256, 256, 64, None, None, False)
+    path = tmp_path / "elmo.h5"
+    kernel, bias = np.zeros((512, 1024), np.float32), np.zeros(1024, np.float32)
+    with h5py.File(path, "w") as file:
+        for name, shape in options.weight_shapes().items():
+            if name.endswith(("/W_0", "/B")) and name != f"{CELL}/W_0" and name != f"{CELL}/B":
+                file[name] = file[f"{CELL}/{name.rpartition('/')[2]}"]
+            elif name.startswith(CELL):
+                file[name] = kernel if name.endswith("W_0") else bias
+            else:
+                file[name] = np.zeros(shape, np.float32)
+    (tmp_path / "options.json").write_text(json.dumps(options.to_json()))
+    with pytest.raises(WeightsError, match="its arrays claim more than it holds"):
+        read_model(tmp_path)
+
+
+def test_options_of_another_model_are_found_out(tmp_path: Path) -> None:
+    cases = {
+        "char_embed": {"char_embedding_dim": 4},
+        "CNN_proj/W_proj": {"filters": ((1, 3),)},
+        f"{CELL}/W_P_0": {"lstm_dim": 3},
+        "Cell1/LSTMCell/W_0": {"n_layers": 1},
+        "Cell2/LSTMCell/W_0": {"n_layers": 3},
+        "CNN_high_0/W_carry": {"n_highway": 0},
+        "CNN_high_1/W_carry": {"n_highway": 2},
+    }
+    path = tmp_path / "model.hdf5"
+    with h5py.File(path, "w") as file:
+        for name, values in arrays().items():
+            file[name] = values
+    for name, change in cases.items():
+        options = BiLMOptions(**{**vars(TINY), **change})
+        (tmp_path / "other.json").write_text(json.dumps(options.to_json()))
+        with pytest.raises(WeightsError) as caught:
+            read_model(path, options=tmp_path / "other.json")
+        assert str(path) in str(caught.value), name
+
+
+def test_files_beside_must_agree_with_the_file_itself(path: Path) -> None:
+    (path.parent / "options.json").write_text(
+        json.dumps(BiLMOptions(**{**vars(TINY), "cell_clip": 1.0}).to_json())
+    )
+    with pytest.raises(WeightsError, match="holds its own options"):
+        read_model(path.parent)
+    (path.parent / "options.json").unlink()
+    (path.parent / "vocab.txt").write_text("<S>\n</S>\n<UNK>\nanother\n")
+    with pytest.raises(WeightsError, match="holds its own vocabulary"):
+        read_model(path.parent)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\x89HDF\r\n\x1a\n", b"{}", b"PK\x03\x04", b"PK\x03\x04" + b"\0" * 500, b"\0" * 5000],
+)
+def test_foreign_file_is_refused_in_one_sentence(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "elmo.h5"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"elmo\.h5") as caught:
+        read_model(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_truncated_file_is_refused_wherever_it_ends(path: Path) -> None:
+    whole = path.read_bytes()
+    for length in range(0, len(whole), len(whole) // 50):
+        path.write_bytes(whole[:length])
+        with pytest.raises(WeightsError, match=r"elmo\.h5"):
+            read_model(path)
+
+
+def test_missing_paths_are_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"absent\.h5 cannot be read as a model"):
+        read_model(tmp_path / "absent.h5")
+    with pytest.raises(WeightsError, match="holds no weight file"):
+        read_model(tmp_path)
+
+
+def test_two_weight_files_are_both_named(published: Path) -> None:
+    (published / "second.h5").touch()
+    with pytest.raises(WeightsError, match=r"\(model\.hdf5, second\.h5\)"):
+        read_model(published)
+
+
+# --- Zip files
+
+
+@pytest.mark.parametrize("name", ["../evil.txt", "/etc/evil", "a/../../evil", "..\\evil", "C:/x"])
+def test_zip_that_points_out_of_itself_is_refused(published: Path, name: str) -> None:
+    path = zipped(published)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(name, "x")
+    with pytest.raises(WeightsError, match="points out of the archive"):
+        read_model(path)
+
+
+def test_zip_bomb_is_refused(published: Path) -> None:
+    (published / "vocab.txt").write_bytes(b"\n" * 50_000_000)
+    with pytest.raises(WeightsError, match="would expand to 50,"):
+        read_model(zipped(published))
+
+
+def test_packed_vocabulary_bomb_is_refused(published: Path) -> None:
+    (published / "vocab.txt").unlink()
+    (published / "vocab.txt.gz").write_bytes(gzip.compress(b"a" * 70_000_000))
+    with pytest.raises(WeightsError, match=r"vocab\.txt\.gz is larger than"):
+        read_model(published)
+
+
+def test_zip_that_lies_about_its_sizes_is_refused(published: Path) -> None:
+    path = zipped(published)
+    raw = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        size = archive.getinfo("model.hdf5").file_size
+    path.write_bytes(raw.replace(size.to_bytes(4, "little"), (size - 100).to_bytes(4, "little")))
+    with pytest.raises(WeightsError, match="damaged"):
+        read_model(path)
+
+
+def test_zip_with_two_models_is_refused(published: Path) -> None:
+    path = zipped(published)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.write(published / "model.hdf5", "other/model.hdf5")
+    with pytest.raises(WeightsError, match="one weight file"):
+        read_model(path)
+
+
+def test_hidden_companions_in_a_zip_are_passed_over(published: Path) -> None:
+    path = zipped(published)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("__MACOSX/._model.hdf5", "x")
+    assert_same_arrays(read_model(path).arrays, arrays())
+
+
+# --- Writing
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"char_embed": np.zeros((262, 3))}, r"char_embed has the shape \(262, 3\)"),
+        ({"CNN/b_cnn_0": np.array([0, np.nan])}, "CNN/b_cnn_0 holds values that are not finite"),
+        ({"CNN/W_cnn_7": np.zeros(1)}, "with the array CNN/W_cnn_7"),
+        ({"softmax/W": np.zeros((9, 3))}, "softmax/W has 9 rows, but the vocabulary has 7"),
+    ],
+)
+def test_contradiction_is_not_written(
+    path: Path, change: dict[str, np.ndarray], message: str
+) -> None:
+    before = path.read_bytes()
+    with pytest.raises(WeightsError, match=message):
+        write_model(path, TINY, {**arrays(), **change}, VOCABULARY, TOKENIZER)
+    incomplete = arrays()
+    del incomplete["char_embed"]
+    with pytest.raises(WeightsError, match="without the array char_embed"):
+        write_model(path, TINY, incomplete, VOCABULARY, TOKENIZER)
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_word_that_does_not_fit_on_a_line_is_not_written(path: Path) -> None:
+    vocabulary = Vocabulary(["a\nb", "c", "d", "e"])
+    with pytest.raises(WeightsError, match="does not fit on a line"):
+        write_model(path, TINY, arrays(), vocabulary, TOKENIZER)
+
+
+@pytest.mark.parametrize("limit", [0, 100, 5_000, 12_000, 26_000])
+def test_full_disk_leaves_the_old_file(path: Path, limit: int) -> None:
+    """A limit on the size of files fails writes as a full disk does."""
+    before = path.read_bytes()
+    assert len(before) > limit
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with pytest.raises(WeightsError, match=r"elmo\.h5 could not be written \(File too large"):
+            write_model(path, TINY, random_arrays(TINY, 7, 1), VOCABULARY, TOKENIZER)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+    # The process must have survived with an HDF5 library that still works.
+    write_model(path, TINY, random_arrays(TINY, 7, 1), VOCABULARY, TOKENIZER)
+    assert_same_arrays(read_model(path).arrays, random_arrays(TINY, 7, 1))
+
+
+# --- Damage
+
+
+def damaged(whole: bytes, positions: list[int], generator: random.Random) -> bytes:
+    """Change, drop, repeat or cut off a few bytes."""
+    content = bytearray(whole)
+    for _ in range(generator.choice([1, 1, 1, 2, 4])):
+        at = min(generator.choice(positions), len(content) - 1)
+        kind = generator.randrange(6)
+        if kind < 2:
+            content[at] = generator.randrange(256)
+        elif kind == 2:
+            content[at : at + 8] = generator.choice([b"\xff" * 8, b"\0" * 8, b"\0" * 7 + b"\x40"])
+        elif kind == 3:
+            content[at : at + generator.randrange(1, 40)] = b""
+        elif kind == 4:
+            source = generator.choice(positions)
+            content[at : at + 16] = whole[source : source + 16]
+        else:
+            content = content[: at + 1]
+    return bytes(content)
+
+
+def check_damage(path: Path, seed: int, n_mutations: int) -> None:
+    whole = path.read_bytes()
+    # Where the file is not zero it holds structure, or numbers whose change does no harm.
+    in_arrays: set[int] = set()
+    with h5py.File(path) as file:
+
+        def note(_: str, node: object) -> None:
+            if isinstance(node, h5py.Dataset):
+                in_arrays.update(range(node.id.get_offset(), node.id.get_offset() + node.nbytes))
+
+        file.visititems(note)
+    positions = [i for i, byte in enumerate(whole) if byte and i not in in_arrays]
+    generator = random.Random(seed)
+    refused = 0
+    for _ in range(n_mutations):
+        path.write_bytes(damaged(whole, positions, generator))
+        try:
+            read_model(path)
+        except ElmolibError as error:
+            refused += 1
+            assert str(path) in str(error)
+    assert refused > n_mutations // 2
+
+
+def test_damaged_files_raise_nothing_but_our_errors(path: Path) -> None:
+    check_damage(path, seed=0, n_mutations=300)
+
+
+@pytest.mark.slow
+def test_damaged_files_raise_nothing_but_our_errors_at_length(path: Path) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    check_damage(path, seed=1, n_mutations=10_000)
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert kilobytes < 1_000_000
