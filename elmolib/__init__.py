@@ -11,8 +11,26 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _HOME = {
-    "Parameters": "elmolib.parameters",
-    "project_root": "elmolib.parameters",
+    "BiLM": "bilm",
+    "BiLMOptions": "options",
+    "CharCNN": "layers.char_cnn",
+    "DetailedMetrics": "callbacks",
+    "ELMo": "elmo",
+    "ElmoEmbedder": "elmo",
+    "ElmolibError": "errors",
+    "Highway": "layers.highway",
+    "Parameters": "parameters",
+    "PreparedCorpus": "corpus",
+    "ProjectedLSTM": "layers.projected_lstm",
+    "ScalarMix": "layers.scalar_mix",
+    "TimestepDropout": "layers.timestep_dropout",
+    "Vocabulary": "vocabulary",
+    "perplexity": "perplexity",
+    "prepare_corpus": "corpus",
+    "project_root": "parameters",
+    "read_model": "weights",
+    "train": "training",
+    "write_model": "weights",
 }
 
 __all__ = ["__version__", *_HOME]
@@ -21,7 +39,7 @@ __all__ = ["__version__", *_HOME]
 def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOME[name]), name)
+    value = getattr(import_module(f"elmolib.{_HOME[name]}"), name)
     globals()[name] = value
     return value
 

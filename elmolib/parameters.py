@@ -183,7 +183,8 @@ class Parameters(BaseModel):
         path = Path(path).expanduser()
         if not path.exists():
             path = project_root() / path
-        return cls.from_mapping({**_read_yaml(path), **overrides}, source=str(path))
+        source = f"{path} with {', '.join(overrides)}" if overrides else str(path)
+        return cls.from_mapping({**_read_yaml(path), **overrides}, source=source)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], source: str = "parameters") -> Parameters:
@@ -380,9 +381,10 @@ class _FlatLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None):
+        if getattr(event, "anchor", None) or getattr(event, "tag", None):
             raise yaml.MarkedYAMLError(
-                problem="aliases and tags are not allowed", problem_mark=event.start_mark
+                problem="anchors, aliases and tags are not allowed",
+                problem_mark=event.start_mark,
             )
         return super().compose_node(parent, index)
 

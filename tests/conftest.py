@@ -11,6 +11,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples every time, however slow the machine.
+settings.register_profile("elmolib", deadline=None, derandomize=True)
+settings.load_profile("elmolib")
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
