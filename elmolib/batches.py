@@ -206,7 +206,7 @@ class Batches:
         self.lexicon = lexicon
         self.vocabulary_size = vocabulary_size
         self.max_characters = options.max_characters
-        self.widest_filter = max(width for width, _ in options.filters)
+        self.widest_filter = options.widest_filter
         self.batch_size = batch_size
         self.unroll_steps = unroll_steps
         self.n_negatives = n_negatives

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import keras
+import numpy as np
 from keras import ops
 
 from elmolib.layers.char_cnn import CharCNN
@@ -160,6 +162,23 @@ class BiLM(keras.Model):
         if self.softmax_W is not None:
             named["softmax/W"], named["softmax/b"] = self.softmax_W, self.softmax_b
         return named
+
+    @classmethod
+    def from_arrays(
+        cls, options: BiLMOptions, arrays: Mapping[str, np.ndarray], **kwargs
+    ) -> BiLM:
+        """Make a model from stored arrays; it has a softmax if they do.
+
+        Args:
+            options: the architecture.
+            arrays: float arrays under the names and in the shapes of `named_variables`.
+            **kwargs: what else the constructor takes.
+        """
+        softmax = arrays.get("softmax/W")
+        bilm = cls(options, None if softmax is None else len(softmax), **kwargs)
+        for name, variable in bilm.named_variables().items():
+            variable.assign(arrays[name])
+        return bilm
 
     def get_config(self) -> dict:
         """Return the arguments that make this model again."""

@@ -111,6 +111,11 @@ class BiLMOptions:
             )
 
     @property
+    def widest_filter(self) -> int:
+        """Characters in the widest convolution."""
+        return max(width for width, _ in self.filters)
+
+    @property
     def n_filters(self) -> int:
         """Features of a word after the convolutions."""
         return sum(count for _, count in self.filters)
