@@ -1,0 +1,306 @@
+"""From sentences to contextual vectors, each distinct word being spelt out only once."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from threading import Lock
+
+import keras
+import numpy as np
+from keras import ops
+
+from elmolib.batches import trim_columns
+from elmolib.bilm import BiLM
+from elmolib.characters import PADDING, character_ids
+from elmolib.errors import ParameterError
+
+BEGIN, END = "<S>", "</S>"
+
+POSITIONS_AT_ONCE = 1024
+"""Words that the LSTMs read in one call. Longer batches are cut in time, with the state handed
+on, so that memory does not grow with the length of a sentence."""
+
+WORDS_AT_ONCE = 128
+"""Words that the character CNN reads in one call; few, so that they are of about one length."""
+
+
+class SentenceEncoder:
+    """Compute all layers of a biLM for any number of sentences.
+
+    Every sentence is read between `<S>` and `</S>`. Unless asked otherwise it starts from zero
+    state, so its vectors depend neither on its neighbours in a batch nor on earlier calls.
+
+    Args:
+        bilm: the model. Where its weights change, as in training, call `forget_words`.
+        cache_words: words whose context-free vectors are kept, the latest used ones; 0 for none.
+
+    Example:
+        >>> encoder = SentenceEncoder(bilm)
+        >>> layers, = encoder.encode([["The", "river", "bank"]])
+        >>> layers.shape  # (n_layers + 1, n_words, 2 * projection_dim)
+        (3, 3, 128)
+
+    References:
+        Peters et al. 2018, arXiv:1802.05365, section 3.2.
+    """
+
+    def __init__(self, bilm: BiLM, cache_words: int = 30_000) -> None:
+        self.options = bilm.options
+        self._words = _WordVectors(bilm, cache_words)
+        self._read = _compiled_reading(bilm)
+        self.reset_state()
+
+    def encode(
+        self,
+        sentences: Sequence[Sequence[str]],
+        batch_size: int = 32,
+        boundaries: bool = False,
+        carry_state: bool = False,
+    ) -> list[np.ndarray]:
+        """Compute the vectors of sentences.
+
+        Args:
+            sentences: the words of each; a sentence may have none.
+            batch_size: sentences read side by side.
+            boundaries: give the positions of `<S>` and `</S>` too.
+            carry_state: take batches in the order given, and start row k of each from the state
+                in which the last batch that had a row k left it, in this call or an earlier one
+                with `carry_state`. The backward direction's state is that after `<S>`.
+
+        Returns:
+            per sentence, in the order given, a float32 array
+            `(n_layers + 1, n_words, 2 * projection_dim)`, with boundaries `n_words + 2`: the
+            forward half first. Layer 0 is the word without context, written twice side by side.
+
+        Raises:
+            ParameterError: if `batch_size` is no positive whole number.
+        """
+        encoded: list[np.ndarray] = [np.empty(0, np.float32)] * len(sentences)
+        for place, layers in self.encode_each(sentences, batch_size, boundaries, carry_state):
+            encoded[place] = layers
+        return encoded
+
+    def encode_each(
+        self,
+        sentences: Sequence[Sequence[str]],
+        batch_size: int = 32,
+        boundaries: bool = False,
+        carry_state: bool = False,
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield each sentence's place in `sentences` and its vectors, as soon as they are known.
+
+        Sentences come sorted by length unless state is carried; otherwise as `encode`.
+        """
+        if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+            raise ParameterError(
+                f"batch_size must be a whole number of at least 1, not {batch_size!r}."
+            )
+        order = list(range(len(sentences)))
+        if not carry_state:
+            order.sort(key=lambda place: len(sentences[place]), reverse=True)
+        for first in range(0, len(order), batch_size):
+            places = order[first : first + batch_size]
+            batch = [(BEGIN, *sentences[place], END) for place in places]
+            yield from zip(places, self._encode_batch(batch, boundaries, carry_state), strict=True)
+
+    def reset_state(self) -> None:
+        """Start again from zero state where state is carried."""
+        shape = (2, self.options.n_layers, 0)
+        self.state = (
+            np.zeros((*shape, self.options.lstm_dim), np.float32),
+            np.zeros((*shape, self.options.projection_dim), np.float32),
+        )
+
+    def forget_words(self) -> None:
+        """Empty the cache of word vectors, which is needed once the model's weights changed."""
+        self._words.clear()
+
+    def _encode_batch(
+        self, batch: list[tuple[str, ...]], boundaries: bool, carry_state: bool
+    ) -> list[np.ndarray]:
+        lengths = np.array([len(sentence) for sentence in batch], np.int32)
+        vectors, words = self._look_up(batch, int(lengths.max()))
+        margin = 0 if boundaries else 1
+        encoded = [self._with_layer_0(vectors, ids, margin) for ids in _rows(words[0], lengths)]
+        state = self._state_of_rows(len(batch)) if carry_state else self._zero_state(len(batch))
+        window = max(8, POSITIONS_AT_ONCE // len(batch))
+        for start in range(0, words.shape[2], window):
+            layers, state = self._read(
+                vectors, words[:, :, start : start + window], state, lengths - start
+            )
+            for k, out in enumerate(encoded):
+                first = max(start, margin)
+                last = min(start + window, int(lengths[k]) - margin)
+                if first < last:
+                    read = slice(first - start, last - start)
+                    _write(out, layers, k, read, first - margin)
+        if carry_state:
+            self._keep_state(state)
+        return encoded
+
+    def _look_up(self, batch: list[tuple[str, ...]], longest: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the vectors of the distinct words, and what each direction reads as rows of it.
+
+        Returns:
+            float32 (words, projection_dim) and int32 (2, batch, time).
+        """
+        index: dict[str, int] = {}
+        words = np.zeros((2, len(batch), longest), np.int32)
+        for k, sentence in enumerate(batch):
+            ids = [index.setdefault(word, len(index)) for word in sentence]
+            words[0, k, : len(ids)] = ids
+            words[1, k, : len(ids)] = ids[::-1]
+        return self._words.of(list(index)), words
+
+    def _with_layer_0(self, vectors: np.ndarray, ids: np.ndarray, margin: int) -> np.ndarray:
+        dim = self.options.projection_dim
+        kept = ids[margin : len(ids) - margin]
+        out = np.empty((self.options.n_layers + 1, len(kept), 2 * dim), np.float32)
+        out[0, :, :dim] = out[0, :, dim:] = vectors[kept]
+        return out
+
+    def _zero_state(self, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
+        c, h = (
+            np.zeros((*part.shape[:2], n_rows, part.shape[3]), np.float32) for part in self.state
+        )
+        return c, h
+
+    def _state_of_rows(self, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the state of the first rows, with zeros for rows that are new."""
+        state = self._zero_state(n_rows)
+        for part, kept in zip(state, self.state, strict=True):
+            known = kept[:, :, :n_rows]
+            part[:, :, : known.shape[2]] = known
+        return state
+
+    def _keep_state(self, state: tuple[np.ndarray, np.ndarray]) -> None:
+        """Remember the state of these rows beside that of higher ones."""
+        n_rows = state[0].shape[2]
+        c, h = (
+            np.concatenate([part, kept[:, :, n_rows:]], axis=2)
+            for part, kept in zip(state, self.state, strict=True)
+        )
+        self.state = c, h
+
+
+def _rows(ids: np.ndarray, lengths: np.ndarray) -> Iterator[np.ndarray]:
+    for row, length in zip(ids, lengths, strict=True):
+        yield row[:length]
+
+
+def _write(
+    out: np.ndarray, layers: Sequence[np.ndarray], row: int, read: slice, position: int
+) -> None:
+    """Copy what one sentence got in a window, of which the backward half runs backwards."""
+    dim = out.shape[2] // 2
+    written = slice(position, position + read.stop - read.start)
+    for layer, (forward, backward) in zip(out[1:], layers, strict=True):
+        layer[written, :dim] = forward[row, read]
+        layer[::-1, dim:][written] = backward[row, read]
+
+
+class _WordVectors:
+    """The context-free vectors of words, the latest used of which are kept.
+
+    A word's vector does not depend on the words beside it, so one taken from here is as good as
+    one computed again. Threads may share it.
+    """
+
+    def __init__(self, bilm: BiLM, capacity: int) -> None:
+        self._max_characters = bilm.options.max_characters
+        self._widest_filter = bilm.options.widest_filter
+        self._spell = _compiled_spelling(bilm)
+        self._capacity = capacity
+        # The pages of memory that this asks for are only taken as words come in.
+        self._table = np.empty((capacity, bilm.options.projection_dim), np.float32)
+        self._rows: OrderedDict[str, int] = OrderedDict()
+        self._lock = Lock()
+
+    def clear(self) -> None:
+        with self._lock:
+            self._rows.clear()
+
+    def of(self, words: Sequence[str]) -> np.ndarray:
+        """Return the vectors (words, projection_dim) of distinct words."""
+        vectors = np.empty((len(words), self._table.shape[1]), np.float32)
+        with self._lock:
+            places, rows, missing = [], [], []
+            for place, word in enumerate(words):
+                row = self._rows.get(word)
+                if row is None:
+                    missing.append(place)
+                else:
+                    self._rows.move_to_end(word)
+                    places.append(place)
+                    rows.append(row)
+            vectors[places] = self._table[rows]
+            if missing:
+                vectors[missing] = self._compute([words[place] for place in missing])
+                self._keep(
+                    [(words[place], vectors[place]) for place in missing[-self._capacity :]]
+                    if self._capacity
+                    else []
+                )
+        return vectors
+
+    def _compute(self, words: list[str]) -> np.ndarray:
+        ids = character_ids(words, self._max_characters)
+        order = np.argsort((ids != PADDING).sum(axis=1), kind="stable")
+        vectors = np.empty((len(words), self._table.shape[1]), np.float32)
+        for first in range(0, len(order), WORDS_AT_ONCE):
+            block = order[first : first + WORDS_AT_ONCE]
+            vectors[block] = self._spell(trim_columns(ids[block], self._widest_filter))
+        return vectors
+
+    def _keep(self, new: list[tuple[str, np.ndarray]]) -> None:
+        for word, vector in new:
+            full = len(self._rows) == self._capacity
+            row = self._rows.popitem(last=False)[1] if full else len(self._rows)
+            self._rows[word] = row
+            self._table[row] = vector
+
+
+def _compiled_spelling(bilm: BiLM) -> Callable[[np.ndarray], np.ndarray]:
+    """Make the function from characters (words, columns) to vectors (words, projection_dim)."""
+    spell = _compiled(bilm.char_cnn.call, [("int32", (None, None))])
+    return lambda characters: ops.convert_to_numpy(spell(characters))
+
+
+def _compiled_reading(bilm: BiLM) -> Callable:
+    """Make the function from word vectors to the layers above them and the state thereafter."""
+    options = bilm.options
+
+    def read(vectors, words, c, h, lengths):
+        layers, state = bilm.contextualise(vectors, words, (c, h), lengths)
+        return layers[1:], state
+
+    compiled = _compiled(
+        read,
+        [
+            ("float32", (None, options.projection_dim)),
+            ("int32", (2, None, None)),
+            ("float32", (2, options.n_layers, None, options.lstm_dim)),
+            ("float32", (2, options.n_layers, None, options.projection_dim)),
+            ("int32", (None,)),
+        ],
+    )
+
+    def read_arrays(vectors, words, state, lengths):
+        layers, state = compiled(vectors, words, *state, lengths)
+        # NumPy in between also cuts the history that some backends would keep for gradients.
+        return [ops.convert_to_numpy(layer) for layer in layers], tuple(
+            ops.convert_to_numpy(part) for part in state
+        )
+
+    return read_arrays
+
+
+def _compiled(function: Callable, signature: list[tuple[str, tuple]]) -> Callable:
+    """Trace a function once for all shapes where TensorFlow is the backend."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        specs = [tf.TensorSpec(shape, dtype) for dtype, shape in signature]
+        return tf.function(function, input_signature=specs, autograph=False)
+    return lambda *arrays: function(*map(ops.convert_to_tensor, arrays))
