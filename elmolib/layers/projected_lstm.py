@@ -76,20 +76,22 @@ class ProjectedLSTM(keras.Layer):
         def step(state, inputs):
             c, h, t = state
             new_c, new_h = self._step(inputs + ops.matmul(h, recurrent), c)
-            if lengths is None:
-                return (new_c, new_h, t + 1), new_h
-            running = (t < lengths)[:, None]
-            return (ops.where(running, new_c, c), ops.where(running, new_h, h), t + 1), new_h
+            if lengths is not None:
+                running = (t < lengths)[:, None]
+                new_c, new_h = ops.where(running, new_c, c), ops.where(running, new_h, h)
+            state = new_c, new_h, t + 1
+            # On TensorFlow, `ops.scan` can only collect what has the form of the state itself.
+            return state, state
 
         time = x.shape[1]
         state = (c, h, ops.convert_to_tensor(0, "int32"))
         if time is None:
-            state, outputs = ops.scan(step, state, from_inputs)
+            state, (_, outputs, _) = ops.scan(step, state, from_inputs)
         else:
             outputs = []
             for inputs in ops.unstack(from_inputs, time):
-                state, output = step(state, inputs)
-                outputs.append(output)
+                state, _ = step(state, inputs)
+                outputs.append(state[1])
             outputs = ops.stack(outputs)
         return ops.moveaxis(outputs, 0, 1), state[0], state[1]
 
