@@ -12,7 +12,10 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
+
+from elmolib.errors import TextError
 
 DUMP = "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
 
@@ -21,6 +24,23 @@ NOT_PROSE = ("==", "*", "#", ":", ";", "|", "!", "{", "}", "=", "<")
 
 LEFT_OVER_MARKUP = re.compile(r"[{}|\[\]<>]|\bthumb\b|File:|Category:")
 END_OF_SENTENCE = re.compile(r"""[.!?]["')]*$""")
+
+
+def dump_path() -> Path:
+    """Find the dump among gensim's test data, without importing gensim.
+
+    Raises:
+        TextError: gensim is not installed, or without its test data.
+    """
+    gensim = find_spec("gensim")
+    if gensim is not None and gensim.origin is not None:
+        path = Path(gensim.origin).parent / "test" / "test_data" / DUMP
+        if path.is_file():
+            return path
+    raise TextError(
+        "The text wikipedia comes with the package gensim, which is not installed here with its "
+        "test data; install gensim, or name another text."
+    )
 
 
 def articles() -> Iterator[tuple[str, list[str]]]:
@@ -35,10 +55,10 @@ def articles() -> Iterator[tuple[str, list[str]]]:
         ('Anarchism', 'Anarchism is a political philosophy ')
     """
     with _quiet_gensim():
+        # Imported here because it takes a second, and only this text needs it.
         from gensim.corpora.wikicorpus import extract_pages, filter_wiki
-        from gensim.test.utils import datapath
 
-        with bz2.open(datapath(DUMP)) as dump:
+        with bz2.open(dump_path()) as dump:
             for title, markup, _ in extract_pages(dump, filter_namespaces=("0",)):
                 if markup.lstrip().upper().startswith("#REDIRECT"):
                     continue
