@@ -25,7 +25,7 @@ _HOME = {
     "ScalarMix": "layers.scalar_mix",
     "TimestepDropout": "layers.timestep_dropout",
     "Vocabulary": "vocabulary",
-    "perplexity": "perplexity",
+    "perplexity": "scoring",
     "prepare_corpus": "corpus",
     "project_root": "parameters",
     "read_model": "weights",

@@ -41,7 +41,7 @@ CHUNK_BYTES = 8 << 20
 MOST_PROCESSES = 8
 """More would only wait for the one that reads, and each takes memory."""
 
-TEXT_PARAMETERS = [
+TEXT_PARAMETERS = (
     "text",
     "heldout_text",
     "heldout_fraction",
@@ -54,7 +54,7 @@ TEXT_PARAMETERS = [
     "vocabulary_file",
     "vocabulary_size",
     "min_count",
-]
+)
 
 
 @dataclass(frozen=True)

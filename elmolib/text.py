@@ -165,39 +165,9 @@ class _TextOfHTML(HTMLParser):
     """Gathers the text between tags."""
 
     FORMATTING = frozenset(
-        [
-            "a",
-            "abbr",
-            "acronym",
-            "b",
-            "bdi",
-            "bdo",
-            "big",
-            "cite",
-            "code",
-            "del",
-            "dfn",
-            "em",
-            "font",
-            "i",
-            "ins",
-            "kbd",
-            "mark",
-            "q",
-            "s",
-            "samp",
-            "small",
-            "span",
-            "strike",
-            "strong",
-            "sub",
-            "sup",
-            "tt",
-            "u",
-            "var",
-            "wbr",
-        ]
+        {"a", "abbr", "b", "bdi", "bdo", "big", "cite", "code", "em", "font", "i", "mark"}
     )
+    FORMATTING |= {"q", "s", "small", "span", "strike", "strong", "sub", "sup", "tt", "u", "wbr"}
     UNSEEN = frozenset({"script", "style"})
 
     def __init__(self) -> None:

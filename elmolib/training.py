@@ -23,7 +23,7 @@ from elmolib.corpus import PreparedCorpus
 from elmolib.errors import TrainingError
 from elmolib.files import replacing
 from elmolib.parameters import Parameters
-from elmolib.perplexity import Perplexity, evaluate, windows_of_split
+from elmolib.scoring import Perplexity, evaluate, windows_of_split
 from elmolib.progress import progress_callback
 from elmolib.training_step import TrainingStep
 from elmolib.weights import write_model
