@@ -10,7 +10,6 @@ plain data stored in the file itself.
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import math
 import os
@@ -157,22 +156,25 @@ def write_model(
         _check_rows(rows, vocabulary, str(path))
     _check_names(arrays, shapes, str(path))
     words = None if vocabulary is None else _encoded_words(vocabulary, str(path))
-    with _reported(path), replacing(path) as unfinished, unfinished.open("rb+", 0) as raw:
-        kept = _ErrorKeepingFile(raw)
-        with h5py.File(kept, "w") as file:
-            for name, shape in shapes.items():
-                values = np.ascontiguousarray(arrays[name], dtype=np.float32)
-                _check_values(name, values, shape, str(path))
-                file.create_dataset(name, data=values, track_times=False)
-            file.attrs["elmolib_format"] = FORMAT_VERSION
-            file.attrs["options"] = np.bytes_(_dumped(options.to_json()))
-            file.attrs["tokenizer"] = np.bytes_(_dumped(tokenizer.to_json()))
-            if words is not None:
-                _write_bytes(file, "vocabulary", words)
-            if record is not None:
-                _write_bytes(file, "record", _dumped(record))
-        if kept.error is not None:
-            raise kept.error
+    stored_record = None if record is None else _dumped(record, f"{path}: the record")
+    with (
+        _reported(path),
+        replacing(path) as unfinished,
+        # Through a Python file, because HDF5's own access to a full disk can crash the process.
+        unfinished.open("rb+") as plain_file,
+        h5py.File(plain_file, "w") as file,
+    ):
+        for name, shape in shapes.items():
+            values = np.ascontiguousarray(_as_float32(arrays[name]))
+            _check_values(name, values, shape, str(path))
+            file.create_dataset(name, data=values, track_times=False)
+        file.attrs["elmolib_format"] = FORMAT_VERSION
+        file.attrs["options"] = np.bytes_(_dumped(options.to_json(), "options"))
+        file.attrs["tokenizer"] = np.bytes_(_dumped(tokenizer.to_json(), "tokenizer"))
+        if words is not None:
+            _write_bytes(file, "vocabulary", words)
+        if stored_record is not None:
+            _write_bytes(file, "record", stored_record)
 
 
 def write_published(folder: str | Path, model: StoredModel) -> None:
@@ -457,8 +459,7 @@ def _checked_data(file: h5py.File, name: str, shape: tuple[int, ...], source: st
 def _read_values(
     dataset: h5py.Dataset, name: str, shape: tuple[int, ...], source: str
 ) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        values = np.asarray(dataset[()]).astype(np.float32, copy=False)
+    values = _as_float32(dataset[()])
     if len(values) > shape[0] and not values[0].any():
         values = values[1:]
     _check_values(name, values, shape, source)
@@ -603,6 +604,12 @@ def _check_names(names: Iterable[str], shapes: Mapping[str, object], source: str
         )
 
 
+def _as_float32(values: np.ndarray) -> np.ndarray:
+    # What does not fit becomes infinite, which is then refused by name.
+    with np.errstate(over="ignore"):
+        return np.asarray(values).astype(np.float32, copy=False)
+
+
 def _check_values(name: str, values: np.ndarray, shape: tuple[int, ...], source: str) -> None:
     if values.shape != shape:
         raise WeightsError(
@@ -624,42 +631,6 @@ def _check_rows(rows: int, vocabulary: Vocabulary, source: str) -> None:
 # --- Writing HDF5
 
 
-class _ErrorKeepingFile(io.RawIOBase):
-    """A file that hides failed writes from HDF5 and keeps the first of them.
-
-    HDF5 crashes the process when a full disk keeps it from closing a file.
-    """
-
-    def __init__(self, file: io.RawIOBase):
-        self._file = file
-        self.error: OSError | None = None
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def readinto(self, buffer: Any) -> int | None:
-        return self._file.readinto(buffer)
-
-    def write(self, data: Any) -> int:
-        rest = memoryview(data)
-        try:
-            while rest and self.error is None:
-                rest = rest[self._file.write(rest) :]
-        except OSError as error:
-            self.error = error
-        return len(data)
-
-    def truncate(self, size: int | None = None) -> int:
-        try:
-            return self._file.truncate(size)
-        except OSError as error:
-            self.error = self.error or error
-            return size or 0
-
-
 @contextmanager
 def _reported(path: str | Path) -> Iterator[None]:
     try:
@@ -675,8 +646,11 @@ def _write_bytes(file: h5py.File, name: str, text: bytes) -> None:
     file.create_dataset(name, data=np.frombuffer(text, np.uint8), track_times=False)
 
 
-def _dumped(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, sort_keys=True, allow_nan=False).encode("ascii")
+def _dumped(value: Mapping[str, Any], source: str) -> bytes:
+    try:
+        return json.dumps(value, sort_keys=True, allow_nan=False).encode("ascii")
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"{source} cannot be written as JSON: {error}.") from None
 
 
 def _encoded_words(vocabulary: Vocabulary, source: str) -> bytes:

@@ -553,6 +553,7 @@ def test_hidden_companions_in_a_zip_are_passed_over(published: Path) -> None:
     [
         ({"char_embed": np.zeros((262, 3))}, r"char_embed has the shape \(262, 3\)"),
         ({"CNN/b_cnn_0": np.array([0, np.nan])}, "CNN/b_cnn_0 holds values that are not finite"),
+        ({"CNN/b_cnn_0": np.array([0, 1e300])}, "CNN/b_cnn_0 holds values that are not finite"),
         ({"CNN/W_cnn_7": np.zeros(1)}, "with the array CNN/W_cnn_7"),
         ({"softmax/W": np.zeros((9, 3))}, "softmax/W has 9 rows, but the vocabulary has 7"),
     ],
@@ -577,7 +578,13 @@ def test_word_that_does_not_fit_on_a_line_is_not_written(path: Path) -> None:
         write_model(path, TINY, arrays(), vocabulary, TOKENIZER)
 
 
-@pytest.mark.parametrize("limit", [0, 100, 5_000, 12_000, 26_000])
+@pytest.mark.parametrize("record", [{"loss": float("nan")}, {"path": Path("x")}])
+def test_record_that_is_no_json_is_not_written(path: Path, record: dict) -> None:
+    with pytest.raises(WeightsError, match=r"elmo\.h5: the record cannot be written as JSON"):
+        write_model(path, TINY, arrays(), VOCABULARY, TOKENIZER, record)
+
+
+@pytest.mark.parametrize("limit", [0, 100, 5_000, 12_000, 20_000, 26_000])
 def test_full_disk_leaves_the_old_file(path: Path, limit: int) -> None:
     """A limit on the size of files fails writes as a full disk does."""
     before = path.read_bytes()
