@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontEntry, FontProperties, findfont, fontManager, get_font
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from elmolib.errors import ElmolibError
@@ -166,22 +167,13 @@ def heatmap(
     if not len(words) or not len(other_words):
         return _note(ax, "There are no words to compare.")
     similarities = cosine_similarities(vectors, other_vectors)
-    image = ax.imshow(
-        similarities, cmap=SIMILARITY_COLOURS, vmin=0, vmax=1, interpolation="nearest"
-    )
-    ax.set_aspect("auto")
-    ax.spines[:].set_visible(False)
-    ax.tick_params(length=0)
-    bar = ax.figure.colorbar(image, ax=ax, label="cosine similarity", shrink=0.8, extend="min")
-    bar.outline.set_visible(False)
+    _colour(ax, similarities)
     undrawn = _label(ax, other_words, "x") | _label(ax, words, "y")
-    if undrawn:
-        ax.figure.supxlabel(
-            f"No font here can draw {', '.join(sorted(undrawn))}: install one such as Noto.",
-            fontsize=9,
-        )
     if max(similarities.shape) <= MOST_ANNOTATED:
-        _annotate(ax, similarities)
+        size = 11 if len(other_words) <= 8 else 9
+        for (row, column), value in np.ndenumerate(similarities):
+            _write_cell(ax, row, column, f"{value:.2f}", value, size)
+    _admit(ax, undrawn)
     return ax
 
 
@@ -213,12 +205,32 @@ def _label(ax: Axes, words: Sequence[str], which: str) -> set[str]:
     return {_script(character) for character in undrawn}
 
 
-def _annotate(ax: Axes, similarities: np.ndarray) -> None:
-    size = 11 if len(similarities[0]) <= 8 else 9
-    for (row, column), value in np.ndenumerate(similarities):
-        # Dark on light and light on dark.
-        colour = "black" if value > 0.55 else "white"
-        ax.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=size)
+def _colour(ax: Axes, similarities: np.ndarray) -> None:
+    image = ax.imshow(
+        similarities, cmap=SIMILARITY_COLOURS, vmin=0, vmax=1, interpolation="nearest"
+    )
+    ax.set_aspect("auto")
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+    bar = ax.figure.colorbar(image, ax=ax, label="cosine similarity", shrink=0.8, extend="min")
+    bar.outline.set_visible(False)
+
+
+def _write_cell(
+    ax: Axes, row: int, column: int, content: str, value: float, size: float
+) -> set[str]:
+    """Write into a cell, dark on light and light on dark; return the scripts that could not be."""
+    colour = "black" if value > 0.55 else "white"
+    text = ax.text(column, row, "", ha="center", va="center", color=colour, fontsize=size)
+    return _text_of(text, content)
+
+
+def _admit(ax: Axes, undrawn: set[str]) -> None:
+    if undrawn:
+        ax.figure.supxlabel(
+            f"No font here can draw {', '.join(sorted(undrawn))}: install one such as Noto.",
+            fontsize=9,
+        )
 
 
 def _note(ax: Axes, text: str) -> Axes:
@@ -230,10 +242,12 @@ def _note(ax: Axes, text: str) -> Axes:
 # --- Words of any script
 
 
-def _text_of(text, content: str) -> None:
-    """Write any words into a text of a figure, dollar signs included."""
-    families, _ = _families(content)
+def _text_of(text: Text, content: str) -> set[str]:
+    """Write any words into a text of a figure; return the scripts that could not be."""
+    families, undrawn = _families(content)
+    # Dollar signs are only dollar signs.
     text.set(text=_drawable(content, families), parse_math=False, fontfamily=families)
+    return {_script(character) for character in undrawn}
 
 
 def _short(word: str) -> str:
@@ -518,27 +532,22 @@ def neighbours(
     """
     n_columns = max(map(len, found), default=0)
     if ax is None:
-        size = (1.8 + 1.5 * n_columns, 1.2 + 0.42 * len(words))
+        size = (2.6 + 2.0 * n_columns, 1.2 + 0.42 * len(words))
         ax = Picture(figsize=size, layout="constrained").add_subplot()
     if not n_columns:
         return _note(ax, "There are no neighbours to show.")
     similarities = np.full((len(words), n_columns), np.nan)
-    for row, column in np.ndindex(similarities.shape):
-        if column < len(found[row]):
-            similarities[row, column] = found[row][column].similarity
-    image = ax.imshow(similarities, cmap=SIMILARITY_COLOURS, vmin=0, vmax=1, aspect="auto")
-    for (row, column), value in np.ndenumerate(similarities):
-        if np.isfinite(value):
-            colour = "black" if value > 0.55 else "white"
-            text = ax.text(column, row, "", ha="center", va="center", color=colour, fontsize=10)
-            _text_of(text, f"{_short(found[row][column].word)}  {value:.2f}")
-    ax.set_xticks(range(n_columns), [f"nearest {k + 1}" for k in range(n_columns)])
-    _label(ax, words, "y")
+    for row, nearest in enumerate(found):
+        similarities[row, : len(nearest)] = [neighbour.similarity for neighbour in nearest]
+    _colour(ax, similarities)
+    undrawn = _label(ax, words, "y")
+    for row, nearest in enumerate(found):
+        for column, neighbour in enumerate(nearest):
+            content = f"{_short(neighbour.word)}  {neighbour.similarity:.2f}"
+            undrawn |= _write_cell(ax, row, column, content, neighbour.similarity, 10)
+    ax.set_xticks(range(n_columns), [f"nearest {column + 1}" for column in range(n_columns)])
     ax.xaxis.tick_top()
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
-    bar = ax.figure.colorbar(image, ax=ax, label="cosine similarity", extend="min")
-    bar.outline.set_visible(False)
+    _admit(ax, undrawn)
     return ax
 
 
