@@ -193,7 +193,7 @@ def prepare_corpus(
     Example:
         >>> corpus = prepare_corpus(Parameters.from_yaml("params/tiny.yaml"))
         >>> corpus.train.n_sentences, len(corpus.vocabulary)
-        (16392, 11029)
+        (16479, 12426)
     """
     folder = parameters.corpus_path
     tokenizer = _tokenizer(parameters)
