@@ -350,7 +350,10 @@ def _serve() -> None:
             answer = asdict(prepare_chunk(chunk, Rules(**task["rules"]), Path(task["target"])))
         except TextError as error:
             answer = {"error": str(error)}
-        print(json.dumps(answer), flush=True)
+        try:
+            print(json.dumps(answer), flush=True)
+        except BrokenPipeError:  # the main process was killed, and nobody waits any more
+            os._exit(1)
 
 
 if __name__ == "__main__":
