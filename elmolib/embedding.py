@@ -46,6 +46,7 @@ class SentenceEncoder:
     """
 
     def __init__(self, bilm: BiLM, cache_words: int = 30_000) -> None:
+        self.bilm = bilm
         self.options = bilm.options
         self._words = _WordVectors(bilm, cache_words)
         self._read = _compiled_reading(bilm)
