@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
-from keras import ops
 
 from elmolib.bilm import BiLM
 from elmolib.embedding import SentenceEncoder
@@ -77,10 +76,13 @@ class ELMo:
             ElmolibError: the text, the vocabulary or an earlier run in the same folder cannot be
                 used; the message says which and why.
         """
+        from elmolib.callbacks import DetailedMetrics
         from elmolib.corpus import prepare_corpus
-        from elmolib.training import train
+        from elmolib.training import Training
 
-        self.load_pretrained_elmo(train(self.parameters, prepare_corpus(self.parameters)))
+        corpus = prepare_corpus(self.parameters)
+        training = Training(self.parameters, corpus)
+        self.load_pretrained_elmo(training.run([DetailedMetrics.of(corpus, self.parameters)]))
 
     def save_elmo_weights(self, path: str | Path) -> None:
         """Write the model into one file, with its options, vocabulary and tokenisation.
@@ -96,7 +98,7 @@ class ELMo:
         """
         self._require_model()
         arrays = {
-            name: ops.convert_to_numpy(variable)
+            name: np.asarray(variable.value)
             for name, variable in self._bilm.named_variables().items()
         }
         stored = self._stored

@@ -1,0 +1,294 @@
+"""The classes that most people need."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from small_models import TINY, random_arrays
+
+from elmolib.elmo import ELMo, ElmoEmbedder
+from elmolib.errors import ElmolibError, ParameterError, WeightsError
+from elmolib.text import Tokenizer
+from elmolib.vocabulary import Vocabulary
+from elmolib.weights import StoredModel, read_model, write_model, write_published
+
+DIM = 2 * TINY.projection_dim
+N_LAYERS = TINY.n_layers + 1
+VOCABULARY = Vocabulary(["<S>", "</S>", "<UNK>", "the", "bank"])
+
+PARAMETERS = """
+run_dir: {run_dir}
+text: wikipedia
+heldout_fraction: 0.2
+min_count: 2
+char_embedding_dim: 3
+filters: [[1, 2], [2, 3]]
+n_highway: 1
+max_characters: 12
+lstm_dim: 4
+projection_dim: 3
+n_layers: 2
+epochs: 1
+batch_size: 2
+unroll_steps: 4
+n_negatives: 4
+metrics_every: 1
+pictures_every: 1
+progress: none
+"""
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "elmo.h5"
+    arrays = random_arrays(TINY, len(VOCABULARY))
+    write_model(path, TINY, arrays, VOCABULARY, Tokenizer(), record={"epochs": 3})
+    return path
+
+
+@pytest.fixture(scope="module")
+def embedder(weights) -> ElmoEmbedder:
+    return ElmoEmbedder(weights)
+
+
+@pytest.fixture
+def params(tmp_path) -> Path:
+    path = tmp_path / "params.yaml"
+    path.write_text(PARAMETERS.format(run_dir=tmp_path / "run"))
+    return path
+
+
+@pytest.fixture
+def elmo(params) -> ELMo:
+    return ELMo("no-such-file.txt", params=params)
+
+
+def test_get_elmo_gives_one_array_per_layer(embedder):
+    layers = embedder.get_elmo("It's the river bank.")
+    assert [layer.shape for layer in layers] == [(5, DIM)] * N_LAYERS
+    assert all(layer.dtype == np.float32 for layer in layers)
+    np.testing.assert_array_equal(layers, embedder.embed("It's the river bank.", layers="all"))
+
+
+def test_strings_are_cut_by_the_tokenizer_of_the_model(tmp_path, embedder, weights):
+    stored = read_model(weights)
+    path = tmp_path / "split.h5"
+    write_model(path, TINY, stored.arrays, None, Tokenizer(tokenized=True))
+    assert embedder.words("(late) bank.") == ["(", "late", ")", "bank", "."]
+    assert ElmoEmbedder(path).words("(late) bank.") == ["(late)", "bank."]
+    np.testing.assert_array_equal(
+        embedder.embed("(late) bank."), embedder.embed([["(", "late", ")", "bank", "."]])[0]
+    )
+
+
+def test_a_string_gives_an_array_and_a_list_gives_a_list(embedder):
+    alone = embedder.embed("the bank")
+    assert isinstance(alone, np.ndarray)
+    for several in (
+        ["the bank", "a"],
+        ("the bank", ["a"]),
+        [["the", "bank"], ["a"]],
+        np.array(["the bank", "a"]),
+        (sentence for sentence in ["the bank", "a"]),
+    ):
+        vectors = embedder.embed(several)
+        assert [v.shape for v in vectors] == [(2, DIM), (1, DIM)]
+        np.testing.assert_allclose(vectors[0], alone, atol=1e-5)
+    assert embedder.embed([]) == []
+
+
+def test_layers_are_chosen_from_all(embedder):
+    sentences = ["the river bank .", "the", ""]
+    everything = embedder.embed(sentences, layers="all")
+    for layers, pick in {
+        "average": lambda v: v.mean(axis=0),
+        "top": lambda v: v[-1],
+        0: lambda v: v[0],
+        2: lambda v: v[2],
+        np.int64(1): lambda v: v[1],
+    }.items():
+        chosen = embedder.embed(sentences, layers=layers)
+        for got, full in zip(chosen, everything, strict=True):
+            np.testing.assert_allclose(got, pick(full), atol=1e-6)
+            assert got.base is None, "a view keeps all layers in memory"
+
+
+@pytest.mark.parametrize("layers", [3, -1, 1.5, True, "first", None, [0]])
+def test_layers_that_are_not_there_are_refused_with_the_choices(embedder, layers):
+    with pytest.raises(ParameterError, match="'all', 'average', 'top' or a number from 0 to 2"):
+        embedder.embed("the bank", layers=layers)
+
+
+@pytest.mark.parametrize("sentence", [None, 3, b"the bank", ["the", None], [["the"]], 1.0])
+def test_what_is_no_sentence_is_named_by_its_place(embedder, sentence):
+    with pytest.raises(ParameterError, match="sentence 1 must be a string or a list of words"):
+        embedder.embed(["the bank", sentence])
+
+
+def test_normalized_vectors_have_length_1_and_the_same_direction(embedder):
+    plain = embedder.embed("the river bank", layers="all")
+    unit = embedder.embed("the river bank", layers="all", normalize=True)
+    np.testing.assert_allclose(np.linalg.norm(unit, axis=-1), 1, atol=1e-5)
+    lengths = np.linalg.norm(plain, axis=-1, keepdims=True)
+    np.testing.assert_allclose(unit * lengths, plain, atol=1e-5)
+    assert unit.dtype == np.float32
+
+
+def test_the_same_sentence_always_has_the_same_vectors(embedder):
+    first = embedder.embed("the river bank .", layers="all")
+    embedder.embed(["something else entirely", "the", "river"] * 20, batch_size=7)
+    embedder.embed(["something else"], carry_state=True)
+    beside = embedder.embed(["a much longer sentence about the bank", "the river bank ."], "all")
+    np.testing.assert_allclose(embedder.embed("the river bank .", layers="all"), first, atol=1e-5)
+    np.testing.assert_allclose(beside[1], first, atol=1e-5)
+
+
+def test_state_is_carried_only_if_asked_for(embedder):
+    embedder.reset_state()
+    fresh = embedder.embed(["the bank"], carry_state=True)[0]
+    carried = embedder.embed(["the bank"], carry_state=True)[0]
+    assert np.abs(fresh - carried).max() > 1e-3
+    embedder.reset_state()
+    np.testing.assert_array_equal(embedder.embed(["the bank"], carry_state=True)[0], fresh)
+    np.testing.assert_allclose(embedder.embed("the bank"), fresh, atol=1e-5)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.text(max_size=40))
+def test_any_string_has_finite_vectors_of_the_right_shape(embedder, text):
+    vectors = embedder.embed(text, layers="all")
+    assert vectors.shape == (N_LAYERS, len(embedder.words(text)), DIM)
+    assert np.isfinite(vectors).all()
+
+
+def test_half_a_surrogate_pair_does_no_harm(embedder):
+    assert embedder.embed(["\ud800", ["\udfff", "x\ud800"]])[1].shape == (2, DIM)
+
+
+def test_an_empty_sentence_has_no_words(embedder):
+    assert [layer.shape for layer in embedder.get_elmo("")] == [(0, DIM)] * N_LAYERS
+    assert embedder.embed(" \n").shape == (0, DIM)
+
+
+def test_the_heatmap_shows_the_chosen_layer(embedder):
+    axes = embedder.heatmap("the river bank", layer=1)
+    vectors = embedder.embed("the river bank", layers=1, normalize=True).astype(np.float64)
+    np.testing.assert_allclose(axes.images[0].get_array(), vectors @ vectors.T, atol=1e-5)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["the", "river", "bank"]
+    with pytest.raises(ParameterError, match="one layer"):
+        embedder.heatmap("the river bank", layer="all")
+
+
+@pytest.mark.parametrize("name", ["train", "save_elmo_weights", "load_pretrained_elmo"])
+def test_the_embedder_embeds_and_can_do_nothing_else(embedder, name):
+    assert isinstance(embedder, ELMo)
+    assert not hasattr(embedder, name)
+    with pytest.raises(AttributeError, match=f"ElmoEmbedder only loads .* for {name} use ELMo"):
+        getattr(embedder, name)
+
+
+def test_the_embedder_reads_every_published_form(tmp_path, weights, embedder):
+    stored = read_model(weights)
+    published = StoredModel(TINY, stored.arrays, VOCABULARY, Tokenizer(tokenized=True), "")
+    write_published(tmp_path / "published", published)
+    expected = embedder.embed([["the", "bank"]])[0]
+    for other in (
+        ElmoEmbedder(tmp_path / "published"),
+        ElmoEmbedder(str(weights)),
+        ElmoEmbedder(
+            tmp_path / "published/weights.hdf5", options=tmp_path / "published/options.json"
+        ),
+    ):
+        np.testing.assert_array_equal(other.embed([["the", "bank"]])[0], expected)
+
+
+def test_a_published_name_is_looked_for_in_the_cache(tmp_path, monkeypatch, weights, embedder):
+    monkeypatch.setattr("elmolib.pretrained.fetch", lambda *asked: weights)
+    found = ElmoEmbedder.from_pretrained("small")
+    assert type(found) is ElmoEmbedder
+    np.testing.assert_array_equal(found.embed("the"), embedder.embed("the"))
+
+
+def test_embedding_needs_neither_training_nor_pictures(weights):
+    program = f"""
+import sys
+from elmolib import ElmoEmbedder
+ElmoEmbedder({str(weights)!r}).embed("the bank")
+heavy = ("seaborn", "pydantic", "gensim", "elmolib.plots", "elmolib.training")
+print([name for name in heavy if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda elmo: elmo.get_elmo("the bank"),
+        lambda elmo: elmo.embed(["the bank"]),
+        lambda elmo: elmo.heatmap("the bank"),
+        lambda elmo: elmo.words("the bank"),
+        lambda elmo: elmo.save_elmo_weights("elmo.h5"),
+        lambda elmo: elmo.reset_state(),
+    ],
+)
+def test_without_weights_one_sentence_says_what_to_do(elmo, use):
+    with pytest.raises(ElmolibError, match=r"no weights yet: call train\(\) or load_pretrained"):
+        use(elmo)
+
+
+def test_saving_and_loading_changes_nothing(tmp_path, elmo, weights):
+    elmo.load_pretrained_elmo(weights)
+    elmo.save_elmo_weights(tmp_path / "again.h5")
+    assert (tmp_path / "again.h5").read_bytes() == weights.read_bytes()
+
+
+def test_a_failed_load_leaves_the_model_as_it_was(tmp_path, elmo, weights):
+    elmo.load_pretrained_elmo(weights)
+    before = elmo.embed("the bank")
+    (tmp_path / "broken.h5").write_bytes(b"no HDF5")
+    with pytest.raises(WeightsError):
+        elmo.load_pretrained_elmo(tmp_path / "broken.h5")
+    np.testing.assert_array_equal(elmo.embed("the bank"), before)
+
+
+def test_paths_are_those_of_the_caller(tmp_path, params, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    elmo = ELMo(["a.txt", Path("b.txt")], word2idx="words.csv", params=params)
+    assert elmo.parameters.text == (str(tmp_path / "a.txt"), str(tmp_path / "b.txt"))
+    assert elmo.parameters.vocabulary_file == str(tmp_path / "words.csv")
+    assert elmo.parameters.min_count == 1, "the mapping says which words count"
+    assert ELMo("wikipedia", params=params).parameters.text == "wikipedia"
+
+
+def test_a_broken_parameter_stops_at_once(params):
+    params.write_text(params.read_text() + "epoch: 3\n")
+    with pytest.raises(ParameterError, match="epoch.*'epochs'"):
+        ELMo("corpus.txt", params=params)
+
+
+def test_training_ends_with_a_model_that_embeds(tmp_path, params):
+    text = tmp_path / "corpus.txt"
+    words = ["the", "river", "bank", "was", "steep", "and", "the", "old", "bank", "was", "closed"]
+    text.write_text("\n".join(" ".join(words[i % 5 :]) + f" {i} ." for i in range(60)))
+    mapping = tmp_path / "word2idx.csv"
+    mapping.write_text(
+        "Word,Index\n" + "".join(f"{word},{i}\n" for i, word in enumerate(sorted(set(words))))
+    )
+    elmo = ELMo(text, word2idx=mapping, params=params)
+    elmo.train()
+    layers = elmo.get_elmo("the river bank")
+    assert [layer.shape for layer in layers] == [(3, DIM)] * N_LAYERS
+    elmo.save_elmo_weights(tmp_path / "elmo.h5")
+    assert set(words) <= set(read_model(tmp_path / "elmo.h5").vocabulary.words)
+    np.testing.assert_array_equal(
+        ElmoEmbedder(tmp_path / "elmo.h5").embed("the river bank", layers=2), layers[2]
+    )
