@@ -114,10 +114,11 @@ class SentenceBox(ipywidgets.VBox):
         """Draw the sentence that stands in the box, and return when the picture is there."""
         with self._rendering:
             try:
-                words = self.embedder.words(self.sentence.value)[:MOST_WORDS]
-                axes = self.embedder.heatmap(words, self.layer.value)
+                words = self.embedder.words(self.sentence.value)
+                axes = self.embedder.heatmap(words[:MOST_WORDS], self.layer.value)
                 self.image.value = plots.png(axes.figure)
-                self.message.value = ""
+                too_many = f"Only the first {MOST_WORDS} words are drawn."
+                self.message.value = too_many if len(words) > MOST_WORDS else ""
             # What a thread raises is shown nowhere else.
             except Exception as error:
                 self.message.value = str(error) or type(error).__name__

@@ -1,0 +1,282 @@
+"""Pictures: what they show, that they can be read, and that drawing them disturbs nothing."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib import image as images
+from matplotlib import pyplot
+
+from elmolib import plots
+from elmolib.errors import ElmolibError
+from elmolib.neighbours import Neighbour
+
+MIXED_SCRIPTS = [
+    "הנהר",
+    "مرحبا",
+    "河岸",
+    "नमस्ते",
+    "👩‍👧",
+    "\x00",
+    "$5",
+    "$x$",
+    "a_b^c",
+    "\\frac",
+    "",
+]
+
+
+def vectors(n: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(n, 8)).astype(np.float32)
+
+
+def labels(axis) -> list[str]:
+    return [label.get_text() for label in axis.get_ticklabels()]
+
+
+def pixels(figure) -> np.ndarray:
+    return images.imread(io.BytesIO(plots.png(figure)))
+
+
+def all_texts(figure) -> str:
+    return " ".join(text.get_text() for text in figure.findobj(matplotlib.text.Text))
+
+
+def test_cosine_similarities_are_those_of_the_definition():
+    a, b = vectors(4), vectors(3, seed=1)
+    expected = [[x @ y / (np.sqrt(x @ x) * np.sqrt(y @ y)) for y in b] for x in a]
+    np.testing.assert_allclose(plots.cosine_similarities(a, b), expected, atol=1e-6)
+    np.testing.assert_allclose(np.diag(plots.cosine_similarities(a)), 1, atol=1e-6)
+
+
+def test_a_zero_vector_is_similar_to_nothing():
+    similarities = plots.cosine_similarities(np.array([[0.0, 0.0], [1.0, 2.0]]))
+    np.testing.assert_allclose(similarities, [[0, 0], [0, 1]], atol=1e-12)
+
+
+@given(st.integers(0, 5), st.floats(1e-3, 1e3))
+def test_similarities_know_directions_only_and_stay_in_bounds(n, scale):
+    similarities = plots.cosine_similarities(vectors(n))
+    assert similarities.shape == (n, n)
+    assert np.abs(similarities).max(initial=0) <= 1
+    np.testing.assert_allclose(
+        plots.cosine_similarities(scale * vectors(n)), similarities, atol=1e-5
+    )
+
+
+def test_a_heatmap_shows_similarities_beside_their_words():
+    words = ["The", "river", "bank", "bank"]
+    axes = plots.heatmap(words, vectors(4), title="layer 2")
+    np.testing.assert_allclose(
+        axes.images[0].get_array(), plots.cosine_similarities(vectors(4)), atol=1e-6
+    )
+    assert labels(axes.xaxis) == labels(axes.yaxis) == words
+    assert axes.get_title() == "layer 2"
+
+
+def test_two_sentences_stand_on_two_axes():
+    axes = plots.heatmap(["a", "b"], vectors(2), ["c", "d", "e"], vectors(3, seed=1))
+    assert axes.images[0].get_array().shape == (2, 3)
+    assert labels(axes.yaxis) == ["a", "b"]
+    assert labels(axes.xaxis) == ["c", "d", "e"]
+
+
+def test_a_colour_means_the_same_in_every_heatmap():
+    near = plots.heatmap(["a", "b"], np.array([[1.0, 0.0], [1.0, 0.01]]))
+    far = plots.heatmap(["a", "b"], np.array([[1.0, 0.0], [0.0, 1.0]]))
+    assert near.images[0].get_clim() == far.images[0].get_clim() == (0, 1)
+    assert near.images[0].get_cmap() == far.images[0].get_cmap()
+
+
+def test_lightness_alone_tells_the_colours_apart():
+    colours = matplotlib.colormaps[plots.SIMILARITY_COLOURS](np.linspace(0, 1, 64))[:, :3]
+    lightness = colours @ [0.2126, 0.7152, 0.0722]
+    assert (np.diff(lightness) > 0).all()
+    assert lightness[-1] - lightness[0] > 0.6
+
+
+@pytest.mark.parametrize("n", [1, 2, 6, 13, 40, 41, 200])
+def test_no_two_words_of_a_heatmap_overlap(n):
+    axes = plots.heatmap([f"w{i}" + "x" * (i % 14) for i in range(n)], vectors(n))
+    figure = axes.figure
+    figure.canvas.draw()
+    whole = figure.bbox
+    for axis, corner in ((axes.yaxis, 1), (axes.xaxis, 0)):
+        boxes = [label.get_window_extent() for label in axis.get_ticklabels()]
+        rotation = axis.get_ticklabels()[0].get_rotation()
+        assert all(whole.x0 <= box.x0 and box.x1 <= whole.x1 for box in boxes)
+        assert all(whole.y0 <= box.y0 and box.y1 <= whole.y1 for box in boxes)
+        if rotation not in (0, 90):
+            continue  # the boxes of slanted words overlap where the words do not
+        spans = sorted((box.p0[corner], box.p1[corner]) for box in boxes)
+        # Boxes are as high as the tallest letters and overlap by what no letter fills.
+        slack = 0.25 * axis.get_ticklabels()[0].get_fontsize() * figure.dpi / 72
+        assert all(a[1] <= b[0] + slack for a, b in zip(spans, spans[1:], strict=False))
+
+
+def test_up_to_40_words_all_are_named_and_200_are_thinned_out():
+    forty, many = (plots.heatmap([str(i) for i in range(n)], vectors(n)) for n in (40, 200))
+    assert labels(forty.yaxis) == [str(i) for i in range(40)]
+    assert min(label.get_fontsize() for label in forty.get_yticklabels()) >= 9
+    assert 20 < len(labels(many.yaxis)) < 100
+    assert labels(many.yaxis)[1] == str(many.get_yticks()[1])
+
+
+def test_long_words_are_cut_and_short_ones_are_not():
+    axes = plots.heatmap(["Donaudampfschifffahrt", "sixteen letters!", "河" * 9], vectors(3))
+    assert labels(axes.yaxis)[:2] == ["Donaudampfschiff…", "sixteen letters!"]
+
+
+def test_an_empty_sentence_gives_a_picture_that_says_so():
+    axes = plots.heatmap([], np.empty((0, 8), np.float32))
+    assert "no words" in all_texts(axes.figure)
+    assert plots.png(axes.figure).startswith(b"\x89PNG")
+
+
+def test_dollar_signs_and_backslashes_are_no_mathematics():
+    axes = plots.heatmap(["$x$", "\\frac", "$"], vectors(3), title="$y$")
+    assert labels(axes.yaxis) == ["$x$", "\\frac", "$"]
+    assert not axes.title.get_parse_math()
+    assert not any(label.get_parse_math() for label in axes.get_xticklabels())
+    plots.png(axes.figure)
+
+
+def test_any_script_is_drawn_or_admitted_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = plots.heatmap(MIXED_SCRIPTS, vectors(len(MIXED_SCRIPTS))).figure
+        plots.png(figure)
+
+
+def test_a_script_without_a_font_is_named(monkeypatch):
+    monkeypatch.setattr(plots, "_other_families", lambda: ())
+    axes = plots.heatmap(["הנהר", "河岸"], vectors(2))
+    assert labels(axes.yaxis) == ["הנהר", "□□"], "the usual font has Hebrew"
+    assert "No font here can draw CJK: install one" in all_texts(axes.figure)
+
+
+def test_a_font_that_has_the_script_is_found(monkeypatch):
+    has = {"DejaVu Sans": {ord("a"), ord(plots.BOX)}, "Roman": {ord("b")}, "Han": {ord("河")}}
+    monkeypatch.setattr(plots, "_usual_family", lambda: "DejaVu Sans")
+    monkeypatch.setattr(plots, "_other_families", lambda: ("Roman", "Han"))
+    monkeypatch.setattr(plots, "_characters_of", has.__getitem__)
+    assert plots._families("a河") == (["DejaVu Sans", "Han"], set())
+    assert plots._families("a") == (["DejaVu Sans"], set())
+    assert plots._families("b河岸") == (["DejaVu Sans", "Roman", "Han"], {"岸"})
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.text(max_size=6), max_size=4))
+def test_any_words_can_be_drawn(words):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        axes = plots.heatmap(words, vectors(len(words)), title=" ".join(words))
+        assert plots.png(axes.figure)
+
+
+def test_drawing_leaves_pyplot_alone_and_takes_the_axes_given():
+    before = pyplot.get_fignums()
+    figure = plots.Picture()
+    left, right = figure.subplots(1, 2)
+    assert plots.heatmap(["a"], vectors(1), ax=left) is left
+    assert plots.zipf([3, 2, 1], ax=right) is right
+    assert pyplot.get_fignums() == before
+
+
+def test_threads_draw_the_same_pictures():
+    def draw(n: int) -> np.ndarray:
+        return pixels(plots.heatmap([f"w{i}" for i in range(n)], vectors(n)).figure)
+
+    sizes = [2, 5, 9] * 4
+    expected = {n: draw(n) for n in set(sizes)}
+    with ThreadPoolExecutor(4) as threads:
+        for n, picture in zip(sizes, threads.map(draw, sizes), strict=True):
+            np.testing.assert_array_equal(picture, expected[n])
+
+
+def test_a_notebook_can_show_a_picture():
+    assert plots.heatmap(["a"], vectors(1)).figure._repr_png_().startswith(b"\x89PNG")
+
+
+def test_pictures_are_saved_as_png_and_svg(tmp_path):
+    figure = plots.heatmap(["a", "b"], vectors(2)).figure
+    plots.save(figure, tmp_path / "new" / "heatmap.png")
+    plots.save(figure, tmp_path / "heatmap.SVG")
+    assert images.imread(tmp_path / "new" / "heatmap.png").ndim == 3
+    assert "<svg" in (tmp_path / "heatmap.SVG").read_text()
+    with pytest.raises(ElmolibError, match=r"must end in .png or .svg"):
+        plots.save(figure, tmp_path / "heatmap.bmp")
+    with pytest.raises(ElmolibError, match="cannot be written"):
+        plots.save(figure, tmp_path / "heatmap.SVG" / "below.png")
+
+
+def test_neighbours_stand_in_their_word_s_row():
+    found = [
+        [Neighbour("shore", 0.9, [], 0), Neighbour("$", 0.3, [], 0)],
+        [Neighbour("was", 0.8, [], 0)],
+    ]
+    axes = plots.neighbours(["bank", "is"], found)
+    np.testing.assert_allclose(axes.images[0].get_array().filled(-1), [[0.9, 0.3], [0.8, -1]])
+    written = {text.get_position(): text.get_text() for text in axes.texts}
+    assert written == {(0, 0): "shore  0.90", (1, 0): "$  0.30", (0, 1): "was  0.80"}
+    assert labels(axes.yaxis) == ["bank", "is"]
+    assert "no neighbours" in all_texts(plots.neighbours([], []).figure)
+
+
+def test_lengths_are_counted():
+    axes = plots.sentence_lengths([1, 3, 3, 4])
+    assert [bar.get_height() for bar in axes.patches] == [0, 1, 0, 2, 1]
+    assert "median 3" in axes.get_legend().get_texts()[0].get_text()
+
+
+def test_frequent_words_weigh_more_and_the_cut_is_marked():
+    axes = plots.word_lengths([1, 2, 2], counts=[10, 1, 5], max_characters=4)
+    assert [bar.get_height() for bar in axes.patches] == [0, 10, 6]
+    assert "cut here" in [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_a_few_giants_do_not_squeeze_the_rest():
+    axes = plots.sentence_lengths([5] * 1000 + [9000])
+    assert axes.get_xlim()[1] < 10
+    assert "longest 9,000, not shown" in all_texts(axes.figure)
+
+
+def test_zipf_and_coverage_sort_the_counts():
+    counts = np.array([1, 5, 0, 4])
+    ranks, frequencies = plots.zipf(counts).lines[0].get_data()
+    np.testing.assert_array_equal(ranks, [1, 2, 3])
+    np.testing.assert_array_equal(frequencies, [5, 4, 1])
+    axes = plots.coverage(counts, vocabulary_size=2)
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), [0.5, 0.9, 1.0])
+    assert "2 words cover 90.0%" in all_texts(axes.figure)
+
+
+@pytest.mark.parametrize("draw", [plots.zipf, plots.coverage, plots.sentence_lengths])
+def test_no_text_gives_a_picture_that_says_so(draw):
+    assert "There" in all_texts(draw([]).figure)
+
+
+def test_a_million_words_are_drawn_with_few_points():
+    counts = np.arange(1_000_000, 0, -1)
+    assert all(len(plots.zipf(counts).lines[i].get_xdata()) <= 500 for i in range(2))
+    assert len(plots.coverage(counts).lines[0].get_xdata()) <= 500
+
+
+def test_the_learning_curve_shows_what_the_history_has():
+    history = pd.DataFrame({"epoch": [1, 2], "heldout_mean": [9.0, 7.0], "train_forward": [8, 6]})
+    axes = plots.learning_curve(history, unigram=20)
+    lines = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
+    assert lines == {
+        "held out, mean": [9, 7],
+        "training, forward": [8, 6],
+        "word frequencies alone": [20, 20],
+    }
+    assert "No epoch" in all_texts(plots.learning_curve(pd.DataFrame()).figure)
