@@ -154,9 +154,7 @@ def prepare_chunk(chunk: Chunk, rules: Rules, target: Path) -> ChunkReport:
     numbers = _Numbers()
     sides = {side: _Sentences() for side in SIDES}
     empty_lines = 0
-    lines = _decoded(chunk, rules.errors).split("\n")
-    if not lines[-1]:
-        lines.pop()
+    lines = lines_of(chunk, rules.errors)
     for line in lines:
         sentences = tokenizer.sentences(line)
         empty_lines += not sentences
@@ -201,6 +199,18 @@ class _Sentences:
         self.ids.extend(ids)
         self.lengths.append(length)
         self.hashes.append(number)
+
+
+def lines_of(chunk: Chunk, errors: str = "strict") -> list[str]:
+    """The lines of a chunk, without their ends.
+
+    Raises:
+        TextError: the bytes are not UTF-8, and `errors` is `"strict"`.
+    """
+    lines = _decoded(chunk, errors).split("\n")
+    if not lines[-1]:
+        lines.pop()
+    return lines
 
 
 def _decoded(chunk: Chunk, errors: str) -> str:

@@ -26,7 +26,17 @@ from pathlib import Path
 import numpy as np
 
 from elmolib import wikipedia
-from elmolib.chunks import HELDOUT, SIDES, TRAIN, Chunk, ChunkReport, Rules, Workers, read_chunks
+from elmolib.chunks import (
+    HELDOUT,
+    SIDES,
+    TRAIN,
+    Chunk,
+    ChunkReport,
+    Rules,
+    Workers,
+    lines_of,
+    read_chunks,
+)
 from elmolib.errors import CorpusError, TextError
 from elmolib.lexicon import Lexicon, SortedWords, reordered_words
 from elmolib.parameters import Parameters
@@ -228,6 +238,28 @@ def prepare_corpus(
         }
         _write_record(unfinished, made_from, counts)
     return PreparedCorpus(folder)
+
+
+def read_sentences(
+    text: str | Path | Sequence[str | Path], tokenizer: Tokenizer
+) -> Iterator[list[str]]:
+    """Read the sentences of text files one by one, in order, without preparing a corpus.
+
+    Args:
+        text: one or many paths or globs, plain or `.gz`.
+        tokenizer: what cuts the text.
+
+    Yields:
+        list[str]: the words of each sentence.
+
+    Raises:
+        TextError: a file is missing, empty, unreadable, binary or not UTF-8.
+    """
+    for name in [text] if isinstance(text, str | Path) else text:
+        for path in _files(Path(name).expanduser()):
+            for chunk in read_chunks(path, HELDOUT, CHUNK_BYTES):
+                for line in lines_of(chunk):
+                    yield from tokenizer.sentences(line)
 
 
 def _tokenizer(parameters: Parameters) -> Tokenizer:
