@@ -132,7 +132,7 @@ class Training:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.parameters.to_yaml(self.folder / "parameters.yaml")
         progress = progress_callback(self)
-        told = keras.callbacks.CallbackList([*callbacks, *progress], model=self.bilm)
+        told = keras.callbacks.CallbackList([*progress, *callbacks], model=self.bilm)
         self.bilm.stop_training = False
         told.on_train_begin()
         with stop_on_interrupt(self.bilm):
@@ -144,8 +144,9 @@ class Training:
         return self.weights_path
 
     def _run(self, told: keras.callbacks.CallbackList) -> None:
-        for batch in self.batches.read_ahead(self.step, self.last_step):
-            if self._epoch_steps == 0:
+        first = self.step
+        for batch in self.batches.read_ahead(first, self.last_step):
+            if self._epoch_steps == 0 or self.step == first:
                 told.on_epoch_begin(self.step // self.steps_per_epoch)
             told.on_train_batch_begin(self.step)
             started = time.perf_counter()
