@@ -1,0 +1,258 @@
+"""Reports on a model while it learns."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+
+from elmolib import plots
+from elmolib.corpus import PreparedCorpus
+from elmolib.embedding import SentenceEncoder
+from elmolib.evaluation import (
+    DIRECTIONS,
+    accuracy,
+    macro_scores,
+    score_heldout,
+    select_sentences,
+    sentences_of,
+    spread_sentences,
+)
+from elmolib.files import replacing
+from elmolib.neighbours import ContextNeighbours
+from elmolib.parameters import Parameters
+from elmolib.prediction import Prediction, predict
+
+METRICS, PICTURES = "metrics", "pictures"
+
+EXAMPLE_WORDS = 8
+"""Example sentences are about so long: their table still fits on a screen."""
+
+
+class DetailedMetrics(keras.callbacks.Callback):
+    """Every few epochs, show and save what a biLM has learnt.
+
+    The metrics are, per direction on held-out text: top-1 and top-5 accuracy over all targets;
+    precision, recall and F1 of the first choice, as plain means over the frequent words (those
+    with at least `min_targets` of the targets scored; sentence ends and `<UNK>` are no words); and
+    what was predicted in a few sentences. The pictures are the heatmap of one sentence and a table
+    of its words' nearest neighbours among the words of held-out sentences, in context, both by the
+    top layer. Both go into `folder/epoch_005/` and so on:
+
+        metrics.json, predictions.txt       every `metrics_every` epochs
+        heatmap.png, neighbours.png,        every `pictures_every` epochs
+        neighbours.csv
+
+    When training ends and an epoch, or part of one, was not reported yet, a last report covers it.
+    Without held-out text there is only the heatmap, and one printed sentence says so. The same
+    weights give the same files.
+
+    Args:
+        corpus: the prepared text.
+        folder: where the reports go.
+        sentence: drawn in the pictures.
+        metrics_every: epochs between metrics.
+        pictures_every: epochs between pictures.
+        n_targets: about how many held-out targets per direction are scored, from sentences spread
+            evenly over the text; the neighbours are sought among the same sentences. The cost of
+            a report grows with it, not with the corpus.
+        min_targets: what makes a word frequent.
+        n_examples: sentences whose predictions are shown.
+        n_neighbours: neighbours shown for each word.
+        show: print the metrics besides saving them.
+
+    Example:
+        >>> training.run([DetailedMetrics.of(corpus, parameters)])
+
+        or in any Keras callback list whose model is a `BiLM`.
+    """
+
+    def __init__(
+        self,
+        corpus: PreparedCorpus,
+        folder: str | Path,
+        sentence: str,
+        metrics_every: int = 5,
+        pictures_every: int = 10,
+        n_targets: int = 4096,
+        min_targets: int = 10,
+        n_examples: int = 3,
+        n_neighbours: int = 5,
+        show: bool = True,
+    ) -> None:
+        super().__init__()
+        self.corpus = corpus
+        self.folder = Path(folder)
+        self.words = corpus.tokenizer.words(sentence)
+        self.every = {METRICS: metrics_every, PICTURES: pictures_every}
+        self.n_targets = n_targets
+        self.min_targets = min_targets
+        self.n_examples = n_examples
+        self.n_neighbours = n_neighbours
+        self.show = show
+        self._epoch_is_finished = True
+        self._unreported: dict[str, list[int]] = {METRICS: [], PICTURES: []}
+
+    @classmethod
+    def of(cls, corpus: PreparedCorpus, parameters: Parameters) -> DetailedMetrics:
+        """Make the callback that the parameters ask for, with its reports in the run's folder."""
+        return cls(
+            corpus,
+            reports_folder(parameters),
+            parameters.sentence,
+            parameters.metrics_every,
+            parameters.pictures_every,
+            show=parameters.progress != "none",
+        )
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Get ready to embed sentences."""
+        self._encoder = SentenceEncoder(self.model)
+        if self.corpus.heldout is None and self.show:
+            print(
+                "No text is held out, so reports hold no metrics and no neighbours: set "
+                "heldout_text or heldout_fraction to have them.",
+                flush=True,
+            )
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Remember what the next report has to cover."""
+        self._epoch_is_finished = False
+        for epochs in self._unreported.values():
+            epochs.append(epoch + 1)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Report if it is time."""
+        self._epoch_is_finished = True
+        self._report([kind for kind, every in self.every.items() if (epoch + 1) % every == 0])
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Report what has not been reported."""
+        self._report([kind for kind, epochs in self._unreported.items() if epochs])
+
+    def _report(self, kinds: Sequence[str]) -> None:
+        if not kinds:
+            return
+        self._encoder.forget_words()
+        epoch = self._unreported[kinds[0]][-1]
+        folder = self.folder / f"epoch_{epoch:03d}"
+        if METRICS in kinds and self.corpus.heldout is not None:
+            self._report_metrics(folder)
+        if PICTURES in kinds:
+            self._draw(folder, epoch)
+        for kind in kinds:
+            self._unreported[kind].clear()
+        if self.show:
+            print(f"report saved in {folder}", flush=True)
+
+    def _report_metrics(self, folder: Path) -> None:
+        metrics = self._metrics()
+        examples = "\n\n".join(map(str, self._predictions()))
+        _write(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+        _write(folder / "predictions.txt", examples + "\n")
+        if self.show:
+            print(f"{metrics_text(metrics)}\n\n{examples}\n", flush=True)
+
+    def _metrics(self) -> dict[str, Any]:
+        scores = score_heldout(self.model, self.corpus, self.n_targets)
+        epochs = self._unreported[METRICS]
+        metrics: dict[str, Any] = {
+            "epoch": epochs[-1],
+            "epoch_is_finished": self._epoch_is_finished,
+            "covers_epochs": [epochs[0], epochs[-1]],
+            "n_targets": scores.targets.shape[1],
+            "vocabulary_size": len(self.corpus.vocabulary),
+            "min_targets": self.min_targets,
+        }
+        for name, d in DIRECTIONS.items():
+            macro = macro_scores(scores.targets[d], scores.best[d], self.min_targets)
+            metrics[name] = {
+                "top_1": accuracy(scores.ranks[d], 1),
+                "top_5": accuracy(scores.ranks[d], 5),
+                "macro_precision": _or_none(macro.precision),
+                "macro_recall": _or_none(macro.recall),
+                "macro_f1": _or_none(macro.f1),
+                "n_frequent_words": macro.n_words,
+            }
+        return metrics
+
+    def _predictions(self) -> list[Prediction]:
+        heldout = self.corpus.heldout
+        lengths = np.diff(heldout.bounds)
+        chosen = np.argsort(np.abs(lengths - EXAMPLE_WORDS), kind="stable")[: self.n_examples]
+        sentences = sentences_of(select_sentences(heldout, chosen), self.corpus)
+        return predict(self.model, self.corpus.vocabulary, sentences, encoder=self._encoder)
+
+    def _draw(self, folder: Path, epoch: int) -> None:
+        (layers,) = self._encoder.encode([self.words])
+        heatmap = plots.heatmap(self.words, layers[-1], title=f"top layer, epoch {epoch}")
+        plots.save(heatmap.figure, folder / "heatmap.png")
+        if self.corpus.heldout is None:
+            return
+        pool = spread_sentences(self.corpus.heldout, self.n_targets)
+        neighbours = ContextNeighbours(self._encoder, sentences_of(pool, self.corpus)).nearest(
+            self.words, self.n_neighbours
+        )
+        plots.save(plots.neighbours(self.words, neighbours).figure, folder / "neighbours.png")
+        table = pd.DataFrame(
+            {
+                "position": i,
+                "word": word,
+                "neighbour": neighbour.word,
+                "similarity": round(neighbour.similarity, 6),
+                "context": " ".join(neighbour.sentence),
+            }
+            for i, (word, found) in enumerate(zip(self.words, neighbours, strict=True))
+            for neighbour in found
+        )
+        _write(folder / "neighbours.csv", table.to_csv(index=False))
+
+
+def reports_folder(parameters: Parameters) -> Path:
+    """Return the folder in which a run's reports are."""
+    return parameters.run_path / "reports"
+
+
+def latest_report(parameters: Parameters, holding: str = "heatmap.png") -> Path | None:
+    """Find the report of the latest epoch that holds a file; None if there is none."""
+    found = reports_folder(parameters).glob(f"epoch_*/{holding}")
+    folders = [path.parent for path in found]
+    return max(folders, key=lambda folder: int(folder.name.removeprefix("epoch_")), default=None)
+
+
+def metrics_text(metrics: dict[str, Any]) -> str:
+    """Lay out what `metrics.json` holds for people."""
+    first, last = metrics["covers_epochs"]
+    epochs = f"epochs {first} to {last}" if first < last else f"epoch {last}"
+    unfinished = "" if metrics["epoch_is_finished"] else ", unfinished"
+    n_words = metrics["forward"]["n_frequent_words"]
+    lines = [
+        f"{epochs}{unfinished}: {metrics['n_targets']:,} held-out targets per direction; the last "
+        f"three are means over the {n_words} words with {metrics['min_targets']} targets or more",
+        f"{'':10}{'top-1':>8}{'top-5':>8}{'precision':>11}{'recall':>8}{'F1':>7}",
+    ]
+    for name in DIRECTIONS:
+        values = metrics[name]
+        macro = [values[f"macro_{part}"] for part in ("precision", "recall", "f1")]
+        cells = ["-" if value is None else f"{value:.3f}" for value in macro]
+        lines.append(
+            f"{name:10}{values['top_1']:>8.1%}{values['top_5']:>8.1%}"
+            f"{cells[0]:>11}{cells[1]:>8}{cells[2]:>7}"
+        )
+    return "\n".join(lines)
+
+
+def _or_none(value: float) -> float | None:
+    # JSON knows no NaN.
+    return None if math.isnan(value) else value
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
