@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 import numpy as np
@@ -111,7 +111,7 @@ def perplexity(
         >>> p = perplexity("runs/tiny/elmo.h5", "heldout.txt")
         >>> p.forward, p.backward, p.mean, p.n_targets, p.vocabulary_size
     """
-    from elmolib.text import read_sentences
+    from elmolib.corpus import read_sentences
     from elmolib.weights import read_model
 
     stored = read_model(model, options=options)
@@ -132,9 +132,11 @@ def perplexity(
 def evaluate(bilm: BiLM, windows: Iterable[Window]) -> Perplexity:
     """Score consecutive windows of one text; see `perplexity`."""
     losses, n_targets = np.zeros(2), 0
-    for scores in score(bilm, windows):
-        losses += scores.losses.sum(axis=1, dtype=np.float64)
-        n_targets += scores.losses.shape[1]
+    for window, outputs in _outputs(bilm, windows):
+        targets = window.targets.reshape(-1)
+        loss = full_softmax_losses(outputs, targets, bilm.softmax_W, bilm.softmax_b)
+        losses += loss.reshape(2, -1).sum(axis=1, dtype=np.float64)
+        n_targets += window.targets.shape[1]
     means = losses / n_targets if n_targets else np.full(2, math.nan)
     return Perplexity(
         forward=math.exp(means[FORWARD]),
@@ -146,46 +148,49 @@ def evaluate(bilm: BiLM, windows: Iterable[Window]) -> Perplexity:
 
 
 def score(bilm: BiLM, windows: Iterable[Window]) -> Iterator[Scores]:
-    """Score consecutive windows of one text, the state carried from each to the next."""
+    """Score consecutive windows of one text in detail, the state carried from each to the next."""
+    for window, outputs in _outputs(bilm, windows):
+        scores = full_softmax(outputs, window.targets.reshape(-1), bilm.softmax_W, bilm.softmax_b)
+        yield Scores(window.targets, *(part.reshape(window.targets.shape) for part in scores))
+
+
+def _outputs(bilm: BiLM, windows: Iterable[Window]) -> Iterator[tuple[Window, Any]]:
+    """Yield each window with what goes into the softmax: (2 * time, projection_dim)."""
     run = top_layer(bilm)
     state = bilm.initial_state(1)
-    dim = bilm.options.projection_dim
     for window in windows:
-        top, state = run(window.characters, window.words, state)  # (2, 1, time, projection)
-        losses, ranks, best = full_softmax(
-            ops.reshape(top, (-1, dim)),
-            window.targets.reshape(-1),
-            bilm.softmax_W,
-            bilm.softmax_b,
-        )
-        shape = window.targets.shape
-        yield Scores(
-            window.targets, losses.reshape(shape), ranks.reshape(shape), best.reshape(shape)
-        )
+        time = window.targets.shape[1]
+        vectors = ops.take(bilm.char_cnn(window.characters), window.words, axis=0)
+        # One shape for all windows: the compiled loop over time is made only once.
+        vectors = ops.pad(vectors, [[0, 0], [0, 0], [0, WINDOW - time], [0, 0]])
+        top, state = run(vectors, state)  # (2, 1, WINDOW, projection)
+        yield window, ops.reshape(top[:, :, :time], (2 * time, -1))
 
 
 def top_layer(bilm: BiLM) -> Callable:
-    """Return a function (characters, words, state) -> top layer, state; compiled once a model."""
-    if not hasattr(bilm, "_compiled_top_layer"):
+    """Return a function of word vectors (2, 1, WINDOW, projection_dim) and state.
 
-        def run(characters, words, state):
-            layers, state = bilm(characters, words, state)
-            return layers[-1], state
+    It returns the top layer in the shape of the vectors, and the state after the window. With one
+    row, a step is too small for anything but its overhead to matter, so the loop is compiled.
+    """
+    words = np.arange(2 * WINDOW, dtype=np.int32).reshape(2, 1, WINDOW)
 
-        if keras.backend.backend() == "tensorflow":
-            import tensorflow as tf
+    def run(vectors, state):
+        vectors = ops.reshape(vectors, (2 * WINDOW, -1))
+        layers, state = bilm.contextualise(vectors, words, state)
+        return layers[-1], state
 
-            state = tf.nest.map_structure(
-                lambda part: tf.TensorSpec(part.shape, part.dtype), bilm.initial_state(1)
-            )
-            ids = [tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((2, 1, None), tf.int32)]
-            run = tf.function(run, input_signature=[*ids, state])
-        bilm._compiled_top_layer = run
-    return bilm._compiled_top_layer
+    if keras.backend.backend() != "tensorflow":
+        return run
+    if not hasattr(bilm, "_top_layer"):
+        import tensorflow as tf
+
+        bilm._top_layer = tf.function(run, jit_compile=True)
+    return bilm._top_layer
 
 
-def full_softmax(outputs, targets: np.ndarray, W, b) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Compare each target with every word of the vocabulary, a block of words at a time.
+def full_softmax_losses(outputs, targets: np.ndarray, W, b) -> np.ndarray:
+    """Negative log probability of each target among all words, a block of words at a time.
 
     Args:
         outputs: float tensor (tokens, projection_dim).
@@ -194,20 +199,29 @@ def full_softmax(outputs, targets: np.ndarray, W, b) -> tuple[np.ndarray, np.nda
         b: float tensor (vocabulary,).
 
     Returns:
+        float32 (tokens,), in nats.
+    """
+    total = ops.full((len(targets),), -math.inf)
+    for _, logits in _logit_blocks(outputs, W, b):
+        total = ops.logaddexp(total, ops.logsumexp(logits, axis=1))
+    return ops.convert_to_numpy(total - _target_logits(outputs, targets, W, b))
+
+
+def full_softmax(outputs, targets: np.ndarray, W, b) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Compare each target with every word of the vocabulary, a block of words at a time.
+
+    Args:
+        outputs, targets, W, b: as of `full_softmax_losses`.
+
+    Returns:
         losses float32, ranks int64 and best int64, each (tokens,); see `Scores`.
     """
     n = len(targets)
-    target_logits = ops.sum(outputs * ops.take(W, targets, axis=0), axis=1) + ops.take(
-        b, targets, axis=0
-    )
+    target_logits = _target_logits(outputs, targets, W, b)
     total = ops.full((n,), -math.inf)
     best_logits = ops.full((n,), -math.inf)
     ranks, best = ops.zeros((n,), "int64"), ops.zeros((n,), "int64")
-    size = max(1, LOGITS // max(n, 1))
-    for first in range(0, W.shape[0], size):
-        logits = (
-            ops.matmul(outputs, ops.transpose(W[first : first + size])) + b[first : first + size]
-        )  # (tokens, block)
+    for first, logits in _logit_blocks(outputs, W, b):
         total = ops.logaddexp(total, ops.logsumexp(logits, axis=1))
         # The target's own logit, computed apart, may differ from its twin here in the last bit.
         above = logits > (target_logits + 1e-5 * ops.abs(target_logits))[:, None]
@@ -218,6 +232,18 @@ def full_softmax(outputs, targets: np.ndarray, W, b) -> tuple[np.ndarray, np.nda
         )
         best_logits = ops.maximum(best_logits, block_best)
     return tuple(ops.convert_to_numpy(part) for part in (total - target_logits, ranks, best))
+
+
+def _target_logits(outputs, targets: np.ndarray, W, b):
+    return ops.sum(outputs * ops.take(W, targets, axis=0), axis=1) + ops.take(b, targets, axis=0)
+
+
+def _logit_blocks(outputs, W, b) -> Iterator[tuple[int, Any]]:
+    """Yield the first word of each block of the vocabulary, and logits (tokens, block)."""
+    size = max(1, LOGITS // max(outputs.shape[0], 1))
+    for first in range(0, W.shape[0], size):
+        block = slice(first, first + size)
+        yield first, ops.matmul(outputs, ops.transpose(W[block])) + b[block]
 
 
 def windows_of_split(
@@ -261,13 +287,9 @@ def windows_of_sentences(
 
     for read, predicted in _cut(numbered()):
         distinct, words = np.unique(read, return_inverse=True)
-        spelled = [
-            vocabulary.words[i] if i < n_known else words_of[i - n_known] for i in distinct
-        ]
+        spelled = [vocabulary.words[i] if i < n_known else words_of[i - n_known] for i in distinct]
         yield Window(
-            trim_columns(
-                character_ids(spelled, options.max_characters), options.widest_filter
-            ),
+            trim_columns(character_ids(spelled, options.max_characters), options.widest_filter),
             words.reshape(2, 1, -1).astype(np.int32),
             np.where(predicted < n_known, predicted, UNK),
         )
@@ -280,11 +302,16 @@ def unigram_perplexity(corpus: PreparedCorpus) -> float:
     vocabulary is, sentence ends included, and nothing of the words around it.
     """
     size = len(corpus.vocabulary)
-    counts = _target_counts(np.asarray(corpus.lexicon.counts), size, corpus.train.n_sentences)
     heldout_ids = np.bincount(np.asarray(corpus.heldout.ids), minlength=size)
     heldout = _target_counts(heldout_ids, size, corpus.heldout.n_sentences)
-    log_p = np.log(counts + 1.0) - np.log(counts.sum() + size)
-    return math.exp(-(heldout * log_p).sum() / heldout.sum())
+    return math.exp(-(heldout * unigram_log_probabilities(corpus)).sum() / heldout.sum())
+
+
+def unigram_log_probabilities(corpus: PreparedCorpus) -> np.ndarray:
+    """Return the logarithm of each vocabulary id's probability as a target, float64."""
+    size = len(corpus.vocabulary)
+    counts = _target_counts(np.asarray(corpus.lexicon.counts), size, corpus.train.n_sentences)
+    return np.log(counts + 1.0) - np.log(counts.sum() + size)
 
 
 def _target_counts(word_counts: np.ndarray, size: int, n_sentences: int) -> np.ndarray:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+LONGEST_UNROLLED = 32
+"""Up to so many steps, a loop whose length is known is written out, which is faster to train."""
+
 
 @keras.saving.register_keras_serializable(package="elmolib")
 class ProjectedLSTM(keras.Layer):
@@ -84,8 +87,9 @@ class ProjectedLSTM(keras.Layer):
             return state, state
 
         time = x.shape[1]
+        unroll = time is not None and time <= LONGEST_UNROLLED
         state = (c, h, ops.convert_to_tensor(0, "int32"))
-        if time is None:
+        if not unroll:
             state, (_, outputs, _) = ops.scan(step, state, from_inputs)
         else:
             outputs = []
