@@ -118,10 +118,19 @@ class ELMo:
         self._take_over(read_model(path))
 
     @property
+    def encoder(self) -> SentenceEncoder:
+        """What computes the vectors, for functions that take an encoder.
+
+        Raises:
+            ElmolibError: there is no model yet.
+        """
+        self._require_model()
+        return self._encoder
+
+    @property
     def n_layers(self) -> int:
         """LSTM layers per direction: the number of the top layer."""
-        self._require_model()
-        return self._stored.options.n_layers
+        return self.encoder.options.n_layers
 
     def words(self, sentence: str) -> list[str]:
         """Cut a sentence into words as the model's own training text was.
@@ -179,7 +188,6 @@ class ELMo:
             ParameterError: there are no such layers, or something is no sentence.
             ElmolibError: there is no model yet.
         """
-        self._require_model()
         pick = self._picking(layers)
         alone = isinstance(sentences, str)
         words = [
@@ -187,7 +195,7 @@ class ELMo:
             for place, sentence in enumerate([sentences] if alone else sentences)
         ]
         vectors = [np.empty(0, np.float32)] * len(words)
-        for place, all_layers in self._encoder.encode_each(
+        for place, all_layers in self.encoder.encode_each(
             words, batch_size, carry_state=carry_state
         ):
             picked = pick(all_layers)
@@ -196,8 +204,7 @@ class ELMo:
 
     def reset_state(self) -> None:
         """Let `embed(..., carry_state=True)` begin from zero again."""
-        self._require_model()
-        self._encoder.reset_state()
+        self.encoder.reset_state()
 
     def heatmap(self, sentence: str | Sequence[str], layer: str | int = "top") -> Axes:
         """Draw how similar the words of a sentence are to each other.
@@ -215,7 +222,6 @@ class ELMo:
         """
         from elmolib import plots
 
-        self._require_model()
         if layer == "all":
             raise ParameterError("heatmap draws one layer: 'average', 'top' or a number.")
         words = self._words_of(sentence, 0)

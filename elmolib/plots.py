@@ -161,7 +161,8 @@ def heatmap(
     if other_words is None or other_vectors is None:
         other_words, other_vectors = words, vectors
     if ax is None:
-        ax = _square(max(len(words), len(other_words)))
+        scale = _scale(max(len(words), len(other_words)))
+        ax = _axes(7.2 * scale, 6.4 * scale)
     if title:
         _text_of(ax.set_title(""), title)
     if not len(words) or not len(other_words):
@@ -172,15 +173,32 @@ def heatmap(
     if max(similarities.shape) <= MOST_ANNOTATED:
         size = 11 if len(other_words) <= 8 else 9
         for (row, column), value in np.ndenumerate(similarities):
-            _write_cell(ax, row, column, f"{value:.2f}", value, size)
+            # Adding zero makes a minus zero a plain one.
+            _write_cell(ax, row, column, f"{round(value, 2) + 0.0:.2f}", value, size)
     _admit(ax, undrawn)
     return ax
 
 
-def _square(n_words: int) -> Axes:
-    """Make axes on which so many words can be read, always of the same proportions."""
-    scale = float(np.clip(n_words / 25, 1.0, 1.6))
-    return Picture(figsize=(7.2 * scale, 6.4 * scale), layout="constrained").add_subplot()
+def layer_heatmaps(words: Sequence[str], layers: Sequence[np.ndarray]) -> Figure:
+    """Draw the heatmaps of all layers side by side.
+
+    Args:
+        words: of one sentence.
+        layers: for each layer a float array (n_words, features), as `ELMo.get_elmo` gives them.
+
+    Returns:
+        a new figure with one picture per layer, from the characters to the top.
+    """
+    scale = _scale(len(words))
+    figure = Picture(figsize=(6.6 * scale * len(layers), 5.8 * scale), layout="constrained")
+    for number, ax in enumerate(figure.subplots(1, len(layers), squeeze=False)[0]):
+        heatmap(words, layers[number], ax=ax, title=layer_name(number))
+    return figure
+
+
+def _scale(n_words: int) -> float:
+    """How much larger than usual a square has to be for so many words to be read."""
+    return float(np.clip(n_words / 25, 1.0, 1.6))
 
 
 def _label(ax: Axes, words: Sequence[str], which: str) -> set[str]:
@@ -510,8 +528,8 @@ def learning_curve(
     return ax
 
 
-def _axes() -> Axes:
-    return Picture(figsize=(7.2, 4.2), layout="constrained").add_subplot()
+def _axes(width: float = 7.2, height: float = 4.2) -> Axes:
+    return Picture(figsize=(width, height), layout="constrained").add_subplot()
 
 
 # --- Reports
@@ -533,7 +551,7 @@ def neighbours(
     n_columns = max(map(len, found), default=0)
     if ax is None:
         size = (2.6 + 2.0 * n_columns, 1.2 + 0.42 * len(words))
-        ax = Picture(figsize=size, layout="constrained").add_subplot()
+        ax = _axes(*size)
     if not n_columns:
         return _note(ax, "There are no neighbours to show.")
     similarities = np.full((len(words), n_columns), np.nan)

@@ -89,6 +89,16 @@ def test_two_sentences_stand_on_two_axes():
     assert labels(axes.xaxis) == ["c", "d", "e"]
 
 
+def test_every_layer_has_its_heatmap():
+    layers = [vectors(3, seed) for seed in range(4)]
+    figure = plots.layer_heatmaps(["a", "b", "c"], layers)
+    drawn = [ax for ax in figure.axes if ax.images]
+    for number, (ax, layer) in enumerate(zip(drawn, layers, strict=True)):
+        similarities = plots.cosine_similarities(layer)
+        np.testing.assert_allclose(ax.images[0].get_array(), similarities, atol=1e-6)
+        assert ax.get_title().startswith(f"layer {number}")
+
+
 def test_a_colour_means_the_same_in_every_heatmap():
     near = plots.heatmap(["a", "b"], np.array([[1.0, 0.0], [1.0, 0.01]]))
     far = plots.heatmap(["a", "b"], np.array([[1.0, 0.0], [0.0, 1.0]]))
