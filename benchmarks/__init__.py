@@ -1,0 +1,1 @@
+"""How fast elmolib is beside other implementations of ELMo: `python -m benchmarks`."""
