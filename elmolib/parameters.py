@@ -101,7 +101,8 @@ class Parameters(BaseModel):
         default="strict", description="invalid UTF-8 stops the run (strict) or is replaced"
     )
     vocabulary_file: Name | None = Field(
-        default=None, description="words the softmax knows; null counts them"
+        default=None,
+        description="words the softmax knows, pretrained for that model's; null counts them",
     )
     vocabulary_size: int | None = Field(
         default=None,
@@ -111,6 +112,9 @@ class Parameters(BaseModel):
     )
     min_count: Count = Field(default=1, description="rarer words are unknown to the softmax")
 
+    pretrained: Name | None = Field(
+        default=None, description="model to go on from: a path, a published name, or null"
+    )
     max_characters: int = Field(
         default=50, ge=3, le=10_000, description="bytes of a word, its two marks included"
     )
@@ -324,7 +328,7 @@ _READ_BEFORE = "_elmolib_parameters_read"
 _HEADINGS = {
     "run_dir": "The run",
     "text": "The text",
-    "max_characters": "The model",
+    "pretrained": "The model",
     "dropout": "What training drops",
     "epochs": "Training",
     "metrics_every": "What is reported",
@@ -457,6 +461,8 @@ def _contradictions(given: Parameters) -> Iterator[str]:
         yield "vocabulary_file and vocabulary_size exclude each other: set one of them to null."
     if given.vocabulary_file is not None and given.min_count > 1:
         yield "min_count must be 1 beside vocabulary_file, which itself says what words count."
+    if given.vocabulary_file == "pretrained" and given.pretrained is None:
+        yield "vocabulary_file is pretrained, so pretrained must name the model to go on from."
     widest = max(width for width, _ in given.filters)
     if widest > given.max_characters:
         yield (

@@ -124,6 +124,7 @@ def test_a_bad_value_is_one_sentence_naming_the_key(key: str, value: object, par
         {"text": "wikipedia", "tokenized": True},
         {"vocabulary_file": "words.csv", "vocabulary_size": 9000},
         {"vocabulary_file": "words.csv", "min_count": 2},
+        {"vocabulary_file": "pretrained", "pretrained": None},
         {"max_characters": 3, "filters": [[4, 8]]},
         {"n_negatives": 64, "vocabulary_size": 64},
     ],
