@@ -17,6 +17,7 @@ _HOME = {
     "DetailedMetrics": "callbacks",
     "ELMo": "elmo",
     "ElmoEmbedder": "elmo",
+    "ElmoEmbedding": "layers.elmo_embedding",
     "ElmolibError": "errors",
     "Highway": "layers.highway",
     "Parameters": "parameters",
