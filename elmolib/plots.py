@@ -66,15 +66,18 @@ class Picture(Figure):
         return png(self)
 
 
-def png(figure: Figure, dpi: float | None = None) -> bytes:
+def png(figure: Figure) -> bytes:
     """Draw a figure as the bytes of a PNG file.
 
     Args:
         figure: any figure.
-        dpi: pixels per inch, or None for the figure's own.
     """
+    canvas = figure.canvas
+    if not isinstance(canvas, FigureCanvasAgg):
+        canvas = FigureCanvasAgg(figure)
     with io.BytesIO() as file:
-        figure.savefig(file, format="png", dpi=dpi or "figure")
+        # `savefig` would draw twice.
+        canvas.print_png(file)
         return file.getvalue()
 
 
@@ -240,6 +243,8 @@ def _write_cell(
     """Write into a cell, dark on light and light on dark; return the scripts that could not be."""
     colour = "black" if value > 0.55 else "white"
     text = ax.text(column, row, "", ha="center", va="center", color=colour, fontsize=size)
+    # Inside the axes it needs no room, and to find out would take as long as to draw.
+    text.set_in_layout(False)
     return _text_of(text, content)
 
 

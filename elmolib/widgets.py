@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable
 from threading import Lock, Thread
@@ -102,6 +103,9 @@ class SentenceBox(ipywidgets.VBox):
         )
         for part in ("sentence", "layer", "message", "image"):
             getattr(self, part).add_class(f"elmolib-{part}")
+        # A figure is full of cycles, so drawing many calls for the garbage collector, which would
+        # need half a second each time to walk through all that TensorFlow has ever made.
+        gc.freeze()
         self._rendering = Lock()
         self._latest = Latest(self.render_now)
         # Drawn before the first message goes out, so that a notebook run headless stores it.
