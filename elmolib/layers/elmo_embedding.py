@@ -48,8 +48,8 @@ class ElmoEmbedding(keras.Layer):
         words: either character ids, an integer tensor (batch, time, max_characters) with
             `characters.character_ids(...) + PREDICTION_SHIFT`, 0 throughout where there is no
             word; or, with TensorFlow as the backend, a string tensor (batch, time) of UTF-8,
-            "" where there is no word. Strings are faster, because each distinct word of the
-            batch is spelt out only once.
+            "" where there is no word (`fit` and `predict` take no NumPy strings: make them a
+            tensor). Strings are faster, because each distinct word is spelt out only once.
         training: apply dropout.
 
     Returns:
@@ -151,8 +151,8 @@ class ElmoEmbedding(keras.Layer):
         ids = ops.reshape(ops.cast(words, "int32"), (-1, width))
         raw = ops.where(ids > 0, ids - PREDICTION_SHIFT, PADDING)
         marks = ops.convert_to_tensor(character_ids(list(SENTENCE_MARKS), width), "int32")
-        rows = ops.reshape(ops.arange(batch * time, dtype="int32"), (batch, time)) + len(marks)
-        return ops.concatenate([marks, raw]), rows
+        rows = ops.arange(batch * time, dtype="int32") + len(SENTENCE_MARKS)
+        return ops.concatenate([marks, raw]), ops.reshape(rows, (batch, time))
 
     def _all_layers(self, characters, rows, mask):
         """Compute all layers, each (batch, time, 2 * projection_dim)."""
@@ -170,12 +170,13 @@ class ElmoEmbedding(keras.Layer):
 
     def compute_mask(self, words, previous_mask=None):
         """Return True where there is a word: boolean tensor (batch, time)."""
-        if isinstance(words, keras.KerasTensor):
-            return keras.KerasTensor(words.shape[:2], "bool")
         if len(words.shape) == 2:
-            import tensorflow as tf
-
-            return tf.not_equal(words, "")
+            if keras.backend.standardize_dtype(words.dtype) != "string":
+                raise ParameterError(
+                    "ElmoEmbedding reads words as strings or as character ids, and has been given "
+                    f"one number for each word: {words.dtype} of the shape {tuple(words.shape)}."
+                )
+            return ops.not_equal(words, "")
         return ops.any(ops.greater(words, 0), axis=-1)
 
     def compute_output_shape(self, input_shape):
@@ -254,4 +255,4 @@ def _spelt_strings(words, options: BiLMOptions):
         ids = tf.where(is_mark & (column == 1), mark, ids)
         ids = tf.where(is_mark & (column == 2), END_WORD, ids)
         ids = tf.where(is_mark & (column > 2), PADDING, ids)
-    return ids, tf.reshape(rows[len(marks) :], tf.shape(words))
+    return ids, tf.reshape(rows[len(SENTENCE_MARKS) :], tf.shape(words))
