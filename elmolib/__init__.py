@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from elmolib.quiet import quiet_start
+
 __version__ = "0.1.0"
 
 _HOME = {
@@ -25,6 +27,7 @@ _HOME = {
     "ProjectedLSTM": "layers.projected_lstm",
     "ScalarMix": "layers.scalar_mix",
     "TimestepDropout": "layers.timestep_dropout",
+    "Training": "training",
     "Vocabulary": "vocabulary",
     "perplexity": "scoring",
     "prepare_corpus": "corpus",
@@ -37,10 +40,18 @@ _HOME = {
 __all__ = ["__version__", *_HOME]
 
 
+# Modules that notebooks use whole.
+_MODULES = ("evaluation", "plots")
+
+
 def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        with quiet_start():
+            return import_module(f"elmolib.{name}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"elmolib.{_HOME[name]}"), name)
+    with quiet_start():
+        value = getattr(import_module(f"elmolib.{_HOME[name]}"), name)
     globals()[name] = value
     return value
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import pandas as pd
 
 from elmolib import plots
@@ -18,9 +17,9 @@ from elmolib.embedding import SentenceEncoder
 from elmolib.evaluation import (
     DIRECTIONS,
     accuracy,
+    example_sentences,
     macro_scores,
     score_heldout,
-    select_sentences,
     sentences_of,
     spread_sentences,
 )
@@ -31,8 +30,7 @@ from elmolib.prediction import Prediction, predict
 
 METRICS, PICTURES = "metrics", "pictures"
 
-EXAMPLE_WORDS = 8
-"""Example sentences are about so long: their table still fits on a screen."""
+PICTURE_FILES = ("heatmap.png", "neighbours.png")
 
 
 class DetailedMetrics(keras.callbacks.Callback):
@@ -149,7 +147,7 @@ class DetailedMetrics(keras.callbacks.Callback):
         for kind in kinds:
             self._unreported[kind].clear()
         if self.show:
-            print(f"report saved in {folder}", flush=True)
+            print(f"{' and '.join(kinds)} saved in {folder}", flush=True)
 
     def _report_metrics(self, folder: Path) -> None:
         metrics = self._metrics()
@@ -183,10 +181,7 @@ class DetailedMetrics(keras.callbacks.Callback):
         return metrics
 
     def _predictions(self) -> list[Prediction]:
-        heldout = self.corpus.heldout
-        lengths = np.diff(heldout.bounds)
-        chosen = np.argsort(np.abs(lengths - EXAMPLE_WORDS), kind="stable")[: self.n_examples]
-        sentences = sentences_of(select_sentences(heldout, chosen), self.corpus)
+        sentences = example_sentences(self.corpus, self.n_examples)
         return predict(self.model, self.corpus.vocabulary, sentences, encoder=self._encoder)
 
     def _draw(self, folder: Path, epoch: int) -> None:
@@ -219,11 +214,14 @@ def reports_folder(parameters: Parameters) -> Path:
     return parameters.run_path / "reports"
 
 
-def latest_report(parameters: Parameters, holding: str = "heatmap.png") -> Path | None:
-    """Find the report of the latest epoch that holds a file; None if there is none."""
-    found = reports_folder(parameters).glob(f"epoch_*/{holding}")
-    folders = [path.parent for path in found]
-    return max(folders, key=lambda folder: int(folder.name.removeprefix("epoch_")), default=None)
+def latest_pictures(parameters: Parameters) -> list[Path]:
+    """Find the pictures of the latest report that has any: the heatmap, then the neighbours."""
+    heatmaps = reports_folder(parameters).glob("epoch_*/heatmap.png")
+    folders = [path.parent for path in heatmaps]
+    if not folders:
+        return []
+    latest = max(folders, key=lambda folder: int(folder.name.removeprefix("epoch_")))
+    return [path for name in PICTURE_FILES if (path := latest / name).exists()]
 
 
 def metrics_text(metrics: dict[str, Any]) -> str:

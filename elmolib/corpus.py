@@ -89,6 +89,12 @@ class Split:
     def n_words(self) -> int:
         return len(self.ids)
 
+    def select(self, which: Sequence[int] | np.ndarray) -> Split:
+        """Copy the sentences with these numbers."""
+        parts = [self.ids[self.bounds[k] : self.bounds[k + 1]] for k in which]
+        lengths = [0, *(len(part) for part in parts)]
+        return Split(np.concatenate(parts), np.cumsum(lengths, dtype=np.int64))
+
 
 class PreparedCorpus:
     """A prepared corpus on disk; only what is asked for is read.

@@ -11,18 +11,38 @@ import pandas as pd
 
 from elmolib.batches import BACKWARD, FORWARD
 from elmolib.bilm import BiLM
-from elmolib.corpus import PreparedCorpus, Split
-from elmolib.errors import CorpusError
+from elmolib.corpus import RECORD, PreparedCorpus, Split
+from elmolib.errors import CorpusError, WeightsError
+from elmolib.parameters import Parameters
 from elmolib.scoring import (
     Scores,
+    evaluate,
     score,
     unigram_log_probabilities,
     unigram_perplexity,
     windows_of_split,
 )
 from elmolib.vocabulary import BOS, EOS, SPECIAL_WORDS, UNK
+from elmolib.weights import read_model
 
 DIRECTIONS = {"forward": FORWARD, "backward": BACKWARD}
+
+EXAMPLE_WORDS = 8
+"""Example sentences are about so long: their table still fits on a screen."""
+
+
+class Run(NamedTuple):
+    """What a training run left in its folder.
+
+    Attributes:
+        bilm: the model.
+        corpus: the text it was trained on.
+        history: one row per epoch, as in `history.csv`.
+    """
+
+    bilm: BiLM
+    corpus: PreparedCorpus
+    history: pd.DataFrame
 
 
 class MacroScores(NamedTuple):
@@ -40,6 +60,36 @@ class MacroScores(NamedTuple):
     recall: float
     f1: float
     n_words: int
+
+
+def load_run(parameters: Parameters) -> Run:
+    """Read the model, text and history of a run.
+
+    Args:
+        parameters: those of the run.
+
+    Raises:
+        CorpusError: its text is not prepared yet, or is another one by now.
+        WeightsError: it is not trained yet.
+    """
+    corpus_path, weights_path = parameters.corpus_path, parameters.run_path / "elmo.h5"
+    if not (corpus_path / RECORD).is_file():
+        raise CorpusError(
+            f"There is no prepared text in {corpus_path}: run notebooks/01_prepare.ipynb and "
+            "notebooks/02_train.ipynb with these parameters first."
+        )
+    if not weights_path.is_file():
+        raise WeightsError(
+            f"There is no {weights_path}: run notebooks/02_train.ipynb with these parameters first."
+        )
+    corpus, stored = PreparedCorpus(corpus_path), read_model(weights_path)
+    if stored.vocabulary != corpus.vocabulary:
+        raise CorpusError(
+            f"{weights_path} was trained on other words than those of {corpus_path}: choose "
+            "another run_dir, or remove the folder to train anew."
+        )
+    history = pd.read_csv(parameters.run_path / "history.csv")
+    return Run(BiLM.from_arrays(stored.options, stored.arrays), corpus, history)
 
 
 def score_heldout(bilm: BiLM, corpus: PreparedCorpus, n_targets: int | None = None) -> Scores:
@@ -93,21 +143,31 @@ def spread_sentences(split: Split, n_targets: int) -> Split:
     """
     available = split.n_words + split.n_sentences
     n = max(1, min(split.n_sentences, split.n_sentences * n_targets // available))
-    return select_sentences(split, np.arange(n) * split.n_sentences // n)
-
-
-def select_sentences(split: Split, which: np.ndarray) -> Split:
-    """Copy some sentences of a split, by their numbers."""
-    parts = [split.ids[split.bounds[k] : split.bounds[k + 1]] for k in which]
-    return Split(
-        np.concatenate(parts), np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64)
-    )
+    return split.select(np.arange(n) * split.n_sentences // n)
 
 
 def sentences_of(split: Split, corpus: PreparedCorpus) -> list[list[str]]:
     """Return the words of all sentences of a split."""
     words = corpus.lexicon.words(split.ids)
     return [words[start:end] for start, end in itertools.pairwise(split.bounds.tolist())]
+
+
+def example_sentences(corpus: PreparedCorpus, n: int = 3) -> list[list[str]]:
+    """Return the words of `n` held-out sentences, those nearest to `EXAMPLE_WORDS` in length."""
+    heldout = require_heldout(corpus)
+    chosen = np.argsort(np.abs(np.diff(heldout.bounds) - EXAMPLE_WORDS), kind="stable")[:n]
+    return sentences_of(heldout.select(chosen), corpus)
+
+
+def heldout_sentence(bilm: BiLM, corpus: PreparedCorpus) -> str:
+    """Say how a model's held-out perplexity compares with that of word frequencies alone."""
+    if corpus.heldout is None:
+        return "No text is held out, so there is nothing to measure perplexity on."
+    windows = windows_of_split(corpus.heldout, corpus.lexicon, len(corpus.vocabulary), bilm.options)
+    return (
+        f"held-out {evaluate(bilm, windows)}\n"
+        f"word frequencies alone, over the same words: {unigram_perplexity(corpus):.2f}"
+    )
 
 
 def accuracy(ranks: np.ndarray, k: int) -> float:
@@ -215,4 +275,4 @@ def _mean(losses: np.ndarray, chosen: np.ndarray) -> float:
 def _band_name(decade: int) -> str:
     if decade < 0:
         return {-1: "sentence end", -2: "<UNK>"}[decade]
-    return f"{10**decade:,} to {10 ** (decade + 1) - 1:,}"
+    return f"{10**decade:,}+"

@@ -31,6 +31,11 @@ class Lexicon:
     def __len__(self) -> int:
         return len(self.counts)
 
+    @property
+    def lengths(self) -> np.ndarray:
+        """Bytes of each word in UTF-8, as an int64 array of shape `(n_words,)`."""
+        return np.diff(self._offsets)
+
     def words(self, ids: Sequence[int] | np.ndarray) -> list[str]:
         """The words with these ids, as a list of strings."""
         ids = np.asarray(ids, dtype=np.int64)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from elmolib.bilm import BiLM
 from elmolib.embedding import SentenceEncoder
@@ -52,6 +53,21 @@ class Prediction(NamedTuple):
         return "\n".join(
             "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip()
             for row in rows
+        )
+
+    def table(self) -> pd.DataFrame:
+        """Lay out each direction's words and probabilities in a column per word."""
+        directions = {"forward": self.forward, "backward": self.backward}
+        return pd.DataFrame(
+            [
+                [
+                    " | ".join(f"{word} {p:.0%}" for word, p in zip(words, row, strict=True))
+                    for words, row in zip(expected.words, expected.probabilities, strict=True)
+                ]
+                for expected in directions.values()
+            ],
+            index=list(directions),
+            columns=self.sentence,
         )
 
 
