@@ -58,10 +58,15 @@ def _facts(training) -> dict:
     batches = [training.batches[step] for step in range(5)]
     return {
         "vocabulary": len(training.corpus.vocabulary),
-        "words": float(np.mean([len(batch.characters) for batch in batches])),
-        "columns": float(np.mean([batch.characters.shape[1] for batch in batches])),
+        "words": float(np.mean([sum(map(len, batch.characters)) for batch in batches])),
+        "columns": float(np.mean([_mean_columns(batch.characters) for batch in batches])),
         "slots": int(batches[0].words.size),
     }
+
+
+def _mean_columns(groups: tuple[np.ndarray, ...]) -> float:
+    """Columns of characters per word, over groups of different width."""
+    return sum(group.size for group in groups) / sum(map(len, groups))
 
 
 def one_step(settings: dict, orders: Orders) -> None:
@@ -103,7 +108,7 @@ def batch_of(theirs: dict[str, np.ndarray], widest_filter: int):
         np.concatenate([targets.ravel(), negatives.ravel()]), return_inverse=True
     )
     return Batch(
-        characters=trim_columns(distinct, widest_filter),
+        characters=(trim_columns(distinct, widest_filter),),
         words=words.reshape(targets.shape).astype(np.int32),
         rows=rows.astype(np.int64),
         targets=places[: targets.size].reshape(targets.shape).astype(np.int32),

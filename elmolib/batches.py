@@ -30,6 +30,10 @@ FORWARD, BACKWARD = 0, 1
 WHOLE_SHUFFLE = 2**18
 """Up to so many sentences, an epoch is one shuffle of all of them."""
 
+GROUPS = (0.5, 0.85, 1.0)
+"""Where the distinct words of a batch, sorted by length, are divided: most words are short, and the
+few long ones shall not make all others wide."""
+
 BLOCK = 2048
 """Above that, blocks of so many neighbouring sentences are shuffled, and the sentences in each: the
 first step of a row then costs one block, however large the corpus."""
@@ -39,8 +43,9 @@ class Batch(NamedTuple):
     """What one training step needs. Direction 0 is forward, 1 backward.
 
     Attributes:
-        characters: int32 (words, columns), the distinct words of the batch, ids 0 to 260.
-        words: int32 (2, batch, time), what is read: rows of `characters`.
+        characters: the distinct words of the batch, ids 0 to 260, from short words to long, in
+            groups of int32 (words, columns) with only as many columns as each group needs.
+        words: int32 (2, batch, time), what is read: rows of all groups, counted on.
         rows: int64 (rows,), ids of the distinct softmax rows that this step touches.
         targets: int32 (2, batch, time), what is predicted: positions in `rows`.
         weights: float32 (batch, time), 1 where a prediction counts, 0 past the end of the row.
@@ -49,7 +54,7 @@ class Batch(NamedTuple):
         log_expected_negatives: float32 (2, samples).
     """
 
-    characters: np.ndarray
+    characters: tuple[np.ndarray, ...]
     words: np.ndarray
     rows: np.ndarray
     targets: np.ndarray
@@ -257,10 +262,13 @@ class Batches:
         positions = starts[:, None] + np.arange(self.unroll_steps)
         weights = (positions < self.row_starts[1:, None]).astype(np.float32)
         distinct, words = np.unique(read, return_inverse=True)
+        groups, place = group_by_length(
+            self.lexicon.character_ids(distinct, self.max_characters), self.widest_filter
+        )
         target_ids = np.where(predicted < self.vocabulary_size, predicted, UNK)
         return Batch(
-            characters=self._characters(distinct),
-            words=words.reshape(read.shape).astype(np.int32),
+            characters=groups,
+            words=place[words].reshape(read.shape).astype(np.int32),
             weights=weights,
             **self._softmax_rows(step, target_ids),
         )
@@ -270,11 +278,6 @@ class Batches:
     ) -> tuple[np.ndarray, np.ndarray]:
         rows = [stream.read(epoch, int(start), self.unroll_steps) for start in starts]
         return np.stack([row[0] for row in rows]), np.stack([row[1] for row in rows])
-
-    def _characters(self, distinct: np.ndarray) -> np.ndarray:
-        return trim_columns(
-            self.lexicon.character_ids(distinct, self.max_characters), self.widest_filter
-        )
 
     def _softmax_rows(self, step: int, target_ids: np.ndarray) -> dict[str, np.ndarray]:
         if self.n_negatives is None:
@@ -325,6 +328,30 @@ class Batches:
                 coming = thread.submit(self.__getitem__, step)
                 yield batch
             yield coming.result()
+
+
+def group_by_length(
+    characters: np.ndarray, widest_filter: int
+) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+    """Sort words by length and trim the short, the middling and the long ones on their own.
+
+    Args:
+        characters: integers (words, max_characters), ids 0 to 260.
+        widest_filter: characters in the widest convolution.
+
+    Returns:
+        the groups, each as of `trim_columns`, and for each word its place in all of them (words,).
+    """
+    lengths = (characters != PADDING).sum(axis=1)
+    order = np.argsort(lengths, kind="stable")
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    ends = [round(share * len(order)) for share in GROUPS]
+    groups = tuple(
+        trim_columns(characters[order[first:end]], widest_filter)
+        for first, end in zip([0, *ends], ends, strict=False)
+    )
+    return groups, place
 
 
 def trim_columns(characters: np.ndarray, widest_filter: int) -> np.ndarray:

@@ -30,8 +30,9 @@ class BiLM(keras.Model):
         seed: begins the sequence of all random masks.
 
     Call arguments:
-        characters: integer tensor (words, characters), the distinct words of the batch.
-        words: integer tensor (2, batch, time), rows of `characters`: what the forward and the
+        characters: integer tensor (words, characters), the distinct words of the batch, or
+            several such tensors for words of different length; see `CharCNN`.
+        words: integer tensor (2, batch, time), rows of all `characters`: what the forward and the
             backward direction read, each in its reading order.
         state: `(c, h)` as returned by an earlier call or by `initial_state`.
         lengths: integer tensor (batch,) or None; see `ProjectedLSTM`.
@@ -98,7 +99,8 @@ class BiLM(keras.Model):
 
     def call(self, characters, words, state, lengths=None, training: bool = False):
         """Compute all layers in both directions."""
-        vectors = self.char_cnn(characters)  # (words, projection)
+        groups = characters if isinstance(characters, tuple | list) else (characters,)
+        vectors = self.char_cnn(*groups)  # (words, projection)
         return self.contextualise(vectors, words, state, lengths, training)
 
     def contextualise(self, vectors, words, state, lengths=None, training: bool = False):
@@ -164,9 +166,7 @@ class BiLM(keras.Model):
         return named
 
     @classmethod
-    def from_arrays(
-        cls, options: BiLMOptions, arrays: Mapping[str, np.ndarray], **kwargs
-    ) -> BiLM:
+    def from_arrays(cls, options: BiLMOptions, arrays: Mapping[str, np.ndarray], **kwargs) -> BiLM:
         """Make a model from stored arrays; it has a softmax if they do.
 
         Args:

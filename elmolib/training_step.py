@@ -115,8 +115,9 @@ class TrainingStep:
         softmax_W = variables.pop("softmax/W").value
         softmax_b = variables.pop("softmax/b").value
         if batch.negatives.shape[1] > 0:
-            softmax_W, softmax_b = tf.gather(softmax_W, batch.rows), tf.gather(
-                softmax_b, batch.rows
+            softmax_W, softmax_b = (
+                tf.gather(softmax_W, batch.rows),
+                tf.gather(softmax_b, batch.rows),
             )
         with tf.GradientTape() as tape:
             tape.watch([softmax_W, softmax_b])
@@ -127,7 +128,5 @@ class TrainingStep:
         sources = {name: variable.value for name, variable in variables.items()}
         sources |= {"softmax/W": softmax_W, "softmax/b": softmax_b}
         gradients = tape.gradient(loss, sources)
-        gradients = {
-            name: tf.convert_to_tensor(gradient) for name, gradient in gradients.items()
-        }
+        gradients = {name: tf.convert_to_tensor(gradient) for name, gradient in gradients.items()}
         return losses, state, gradients

@@ -5,6 +5,8 @@ The stored windows are two steps on random weights; `TRAINING.md` beside them gi
 
 from __future__ import annotations
 
+import json
+
 import h5py
 import numpy as np
 import pytest
@@ -35,8 +37,6 @@ def expected(folder):
 
 @pytest.fixture
 def step(folder):
-    import json
-
     options = BiLMOptions.from_json(json.loads((folder / "options.json").read_text()))
     bilm = BiLM(options, VOCABULARY)
     variables = bilm.named_variables()
@@ -52,7 +52,9 @@ def window(expected, w: int, sampled: bool) -> Batch:
         [expected["tokens_characters"][w - 1], expected["tokens_characters_reverse"][w - 1]]
     ).astype(np.int32)
     targets = np.stack([expected["next_token_id"][w - 1], expected["next_token_id_reverse"][w - 1]])
-    characters, words = np.unique(spelled.reshape(-1, spelled.shape[-1]), axis=0, return_inverse=True)
+    characters, words = np.unique(
+        spelled.reshape(-1, spelled.shape[-1]), axis=0, return_inverse=True
+    )
     common = {
         "characters": characters,
         "words": words.reshape(targets.shape).astype(np.int32),
@@ -68,7 +70,9 @@ def window(expected, w: int, sampled: bool) -> Batch:
             **common,
         )
     negatives = np.stack([expected[f"sampled_w{w}_ids"], expected[f"sampled_w{w}_ids_reverse"]])
-    rows, places = np.unique(np.concatenate([targets.ravel(), negatives.ravel()]), return_inverse=True)
+    rows, places = np.unique(
+        np.concatenate([targets.ravel(), negatives.ravel()]), return_inverse=True
+    )
     return Batch(
         rows=rows.astype(np.int64),
         targets=places[: targets.size].reshape(targets.shape).astype(np.int32),
@@ -168,7 +172,7 @@ def test_two_adagrad_steps(step, expected):
 def test_sampled_rows_step_as_the_whole_softmax_would(step, expected):
     """Updating only the rows that were used equals Adagrad on the dense gradient."""
     batch = window(expected, 1, True)
-    before = {name: np.array(v) for name, v in step.bilm.named_variables().items()}
+    before = {name: np.asarray(v.value) for name, v in step.bilm.named_variables().items()}
     step(batch, step.bilm.initial_state(4), 1)
     factor = CLIP_NORM / max(CLIP_NORM, float(expected["sampled_w1_global_norm_before_clip"]))
     for name, variable in step.bilm.named_variables().items():

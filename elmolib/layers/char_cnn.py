@@ -19,12 +19,12 @@ class CharCNN(keras.Layer):
         options: dimensions; see `elmolib.options.BiLMOptions`.
 
     Call arguments:
-        characters: integer tensor (words, characters), ids 0 to 260. Columns may be cut off on
-            the right where all words have padding, as long as one window of padding alone is left
-            for the widest filter, or none was there before.
+        *groups: one or several integer tensors (words, characters), ids 0 to 260. Columns may be
+            cut off on the right where all words of a group have padding, as long as one window of
+            padding alone is left for the widest filter, or none was there before.
 
     Returns:
-        float tensor (words, projection_dim).
+        float tensor (words of all groups, projection_dim).
 
     References:
         Peters et al. 2018, arXiv:1802.05365, section 3.4; Kim et al. 2016, arXiv:1508.06615.
@@ -68,20 +68,23 @@ class CharCNN(keras.Layer):
             )
         self.built = True
 
-    def call(self, characters):
+    def call(self, *groups):
         """Compute one vector per word."""
+        x = ops.concatenate([self._convolve(characters) for characters in groups], axis=0)
+        for highway in self.highways:
+            x = highway(x)  # (words, filters)
+        if self.W_proj is not None:
+            x = ops.matmul(x, self.W_proj) + self.b_proj  # (words, projection)
+        return x
+
+    def _convolve(self, characters):
         x = ops.take(self.char_embed, characters, axis=0)  # (words, characters, embedding)
         pooled = []
         for kernel, bias in zip(self.kernels, self.biases, strict=True):
             windows = ops.conv(x, kernel[0], padding="valid")  # (words, positions, count)
             # Bias and activation are monotonic, so they may come after the maximum.
             pooled.append(self.activation(ops.max(windows, axis=1) + bias))
-        x = ops.concatenate(pooled, axis=-1)  # (words, filters)
-        for highway in self.highways:
-            x = highway(x)
-        if self.W_proj is not None:
-            x = ops.matmul(x, self.W_proj) + self.b_proj  # (words, projection)
-        return x
+        return ops.concatenate(pooled, axis=-1)  # (words, filters)
 
     def compute_output_shape(self, input_shape):
         """Return (words, projection_dim)."""

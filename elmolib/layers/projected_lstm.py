@@ -71,9 +71,11 @@ class ProjectedLSTM(keras.Layer):
 
     def call(self, x, c, h, lengths=None):
         """Run over the sequence."""
-        # The inputs' share of all gates at all steps is one product.
+        batch, time = ops.shape(x)[0], x.shape[1]
+        # The inputs' share of all gates at all steps is one product of two matrices.
+        x = ops.reshape(ops.moveaxis(x, 1, 0), (-1, self.input_dim))  # (time * batch, input)
         from_inputs = ops.matmul(x, self.kernel[: self.input_dim]) + self.bias
-        from_inputs = ops.moveaxis(from_inputs, 1, 0)  # (time, batch, 4 * dim)
+        from_inputs = ops.reshape(from_inputs, (-1, batch, 4 * self.dim))
         recurrent = self.kernel[self.input_dim :]
 
         def step(state, inputs):
@@ -86,7 +88,6 @@ class ProjectedLSTM(keras.Layer):
             # On TensorFlow, `ops.scan` can only collect what has the form of the state itself.
             return state, state
 
-        time = x.shape[1]
         unroll = time is not None and time <= LONGEST_UNROLLED
         state = (c, h, ops.convert_to_tensor(0, "int32"))
         if not unroll:
