@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 import numpy as np
 
 from elmolib.bilm import BiLM
-from elmolib.embedding import SentenceEncoder
+from elmolib.embedding import SentenceEncoder, layer_picker, unit_length
 from elmolib.errors import ElmolibError, ParameterError
 from elmolib.weights import StoredModel, read_model, write_model
 
@@ -188,7 +188,7 @@ class ELMo:
             ParameterError: there are no such layers, or something is no sentence.
             ElmolibError: there is no model yet.
         """
-        pick = self._picking(layers)
+        pick = layer_picker(layers, self.n_layers)
         alone = isinstance(sentences, str)
         words = [
             self._words_of(sentence, place)
@@ -199,8 +199,44 @@ class ELMo:
             words, batch_size, carry_state=carry_state
         ):
             picked = pick(all_layers)
-            vectors[place] = _unit_length(picked) if normalize else picked
+            vectors[place] = unit_length(picked) if normalize else picked
         return vectors[0] if alone else vectors
+
+    def embed_corpus(
+        self,
+        path: str | Path,
+        out: str | Path,
+        layers: str | int = "average",
+        dtype: Literal["float32", "float16"] = "float32",
+        batch_size: int = 32,
+        progress: bool = True,
+    ) -> Path:
+        """Embed every line of a text file into one HDF5 file, which can be stopped and gone on with.
+
+        Args:
+            path: a UTF-8 text file, plain or `.gz`; each line is read as one sentence.
+            out: the file to make.
+            layers: as in `embed`.
+            dtype: of the vectors; float16 halves the file.
+            batch_size: lines read side by side.
+            progress: print the size and, where somebody watches, show a bar.
+
+        Returns:
+            `out`; see `elmolib.corpus_embedding.embed_corpus` for what is in it, and
+            `EmbeddedCorpus` there to read it.
+
+        Raises:
+            TextError: the text cannot be read.
+            ParameterError: there are no such layers, or no such type.
+            CorpusError: `out` was made from something else, or the disk is too small.
+            ElmolibError: there is no model yet.
+        """
+        from elmolib.corpus_embedding import embed_corpus
+
+        self._require_model()
+        return embed_corpus(
+            self._encoder, self._stored.tokenizer, path, out, layers, dtype, batch_size, progress
+        )
 
     def reset_state(self) -> None:
         """Let `embed(..., carry_state=True)` begin from zero again."""
@@ -249,22 +285,6 @@ class ELMo:
                 return words
         raise ParameterError(
             f"sentence {place} must be a string or a list of words, not {sentence!r:.60}."
-        )
-
-    def _picking(self, layers: str | int) -> Callable[[np.ndarray], np.ndarray]:
-        """Make the function that takes what is wanted from an array of all layers."""
-        if layers == "all":
-            return lambda vectors: vectors
-        if layers == "average":
-            return lambda vectors: vectors.mean(axis=0)
-        numbers = range(self.n_layers + 1)
-        if layers == "top" or (layers in numbers and not isinstance(layers, bool)):
-            number = self.n_layers if layers == "top" else int(layers)
-            # A view would keep all layers in memory.
-            return lambda vectors: vectors[number].copy()
-        raise ParameterError(
-            f"layers must be 'all', 'average', 'top' or a number from 0 to {self.n_layers}, "
-            f"not {layers!r}."
         )
 
 
@@ -329,8 +349,3 @@ class ElmoEmbedder(ELMo):
 def _from_here(path: str | Path) -> str:
     """Resolve what a caller typed from the working directory, as callers expect."""
     return str(path) if str(path) == "wikipedia" else str(Path(path).expanduser().absolute())
-
-
-def _unit_length(vectors: np.ndarray) -> np.ndarray:
-    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return vectors / np.where(lengths == 0, 1, lengths)

@@ -185,6 +185,38 @@ class SentenceEncoder:
         self.state = c, h
 
 
+def layer_picker(layers: str | int, n_layers: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Make the function that takes what is wanted from an array of all layers.
+
+    Args:
+        layers: "all", "average", "top", or a layer's number, 0 being the character CNN.
+        n_layers: LSTM layers of the model.
+
+    Returns:
+        function of an array `(n_layers + 1, ...)`, which gives "all" of it or an array `(...)`.
+
+    Raises:
+        ParameterError: there are no such layers.
+    """
+    if layers == "all":
+        return lambda vectors: vectors
+    if layers == "average":
+        return lambda vectors: vectors.mean(axis=0)
+    if layers == "top" or (layers in range(n_layers + 1) and not isinstance(layers, bool)):
+        number = n_layers if layers == "top" else int(layers)
+        # A view would keep all layers in memory.
+        return lambda vectors: vectors[number].copy()
+    raise ParameterError(
+        f"layers must be 'all', 'average', 'top' or a number from 0 to {n_layers}, not {layers!r}."
+    )
+
+
+def unit_length(vectors: np.ndarray) -> np.ndarray:
+    """Scale vectors `(..., dim)` to the Euclidean length 1; one of zeros stays as it is."""
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / np.where(lengths == 0, 1, lengths)
+
+
 def _rows(ids: np.ndarray, lengths: np.ndarray) -> Iterator[np.ndarray]:
     for row, length in zip(ids, lengths, strict=True):
         yield row[:length]
