@@ -165,7 +165,9 @@ def test_any_step_can_be_made_without_the_ones_before(monkeypatch, large):
     assert len(in_order) == n_steps
     for step in np.random.default_rng(0).permutation(n_steps):
         for name, wanted, got in zip(Batch._fields, in_order[step], batches[step], strict=True):
-            np.testing.assert_array_equal(got, wanted, err_msg=f"{name} of step {step}")
+            pairs = zip(got, wanted, strict=True) if name == "characters" else [(got, wanted)]
+            for a, b in pairs:
+                np.testing.assert_array_equal(a, b, err_msg=f"{name} of step {step}")
     assert list(batches.read_ahead(4, 4)) == []
 
 
