@@ -65,7 +65,7 @@ def main() -> int:
             try:
                 measured[name] = parts(setting)[name]()
             except (Disagreement, ProgramFailed) as error:
-                print(f"{name}: {error}\n{_last_lines(Path(work))}", file=sys.stderr)
+                print(f"{name}: {error}", file=sys.stderr)
                 return 1
     results = report.results(measured, facts, setting.peers_missing)
     report.write_json(results, arguments.output / "results.json")
@@ -73,11 +73,6 @@ def main() -> int:
     report.plot_growth(results, arguments.output / "growth.png")
     print(report.table(results))
     return 0
-
-
-def _last_lines(work: Path) -> str:
-    logs = sorted(work.glob("*/log.txt"), key=lambda log: log.stat().st_mtime)
-    return "\n".join(logs[-1].read_text().splitlines()[-20:]) if logs else ""
 
 
 def _arguments() -> argparse.Namespace:

@@ -31,10 +31,10 @@ def compare(setting: Setting, model: str, with_peers: bool = True) -> dict:
     """
     sentences = sentences_to_embed(setting.text, setting.n_embedded(model))
     settings = _settings(setting, model, sentences)
-    log = setting.folder(f"predict_{model}") / "log.txt"
+    folder = setting.folder(f"predict_{model}")
     n_words = sum(map(len, sentences))
     with ExitStack() as stack:
-        ours = stack.enter_context(Program("ours", "predict", settings, log))
+        ours = stack.enter_context(Program("ours", "predict", settings, folder))
         contestants = {
             "elmolib": partial(ours.ask, forget=True),
             "elmolib, warm": partial(ours.ask, forget=False),
@@ -42,7 +42,7 @@ def compare(setting: Setting, model: str, with_peers: bool = True) -> dict:
         peers = {}
         if with_peers and not setting.peers_missing:
             peers = {
-                name: stack.enter_context(Program("peers", task, settings, log))
+                name: stack.enter_context(Program("peers", task, settings, folder))
                 for name, task in PEERS.items()
             }
         found = {"largest_disagreement": _check(setting.folder(f"predict_{model}"), ours, peers)}
@@ -73,8 +73,8 @@ def by_length(setting: Setting, lengths: tuple[int, ...], n_words: int) -> list[
     for length in lengths:
         sentences = [words[k : k + length] for k in range(0, len(words), length)]
         settings = _settings(setting, "small", sentences)
-        log = setting.folder("predict_small") / "log.txt"
-        with Program("ours", "predict", settings, log) as program:
+        folder = setting.folder("predict_small")
+        with Program("ours", "predict", settings, folder) as program:
             contestants = {length: partial(program.ask, forget=False)}
             in_turns(contestants, 1)
             measured = seconds(in_turns(contestants, setting.rounds)[length])
@@ -102,7 +102,7 @@ def start(setting: Setting, model: str) -> dict:
     for name, (module, task) in tasks.items():
         found[name]["extra_seconds"] = found[name]["seconds"] - bare["seconds"]
         if name != "import tensorflow":
-            with Program(module, task, many, folder / "log.txt") as program:
+            with Program(module, task, many, folder) as program:
                 peak = program.ask(forget=True)["peak_memory"]
             found[name]["extra_peak_memory"] = peak - bare["peak_memory"]
             found[name]["extra_peak_memory_of_weights"] = (
@@ -113,7 +113,7 @@ def start(setting: Setting, model: str) -> dict:
 
 def _first_vector(module: str, task: str, settings: dict, folder: Path) -> dict:
     started = time.perf_counter()
-    with Program(module, task, settings, folder / "log.txt") as program:
+    with Program(module, task, settings, folder) as program:
         answer = program.ask(written=str(folder / "vectors.npz"))
         return answer | {"seconds": time.perf_counter() - started}
 

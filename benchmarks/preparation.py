@@ -38,7 +38,7 @@ def measure(setting: Setting, megabytes: int, tokenized: bool) -> dict:
         "corpus_dir": setting.new_folder(),
         "run_dir": setting.new_folder(),
     }
-    with Program("ours", "prepare", {"parameters": parameters}, folder / "log.txt") as program:
+    with Program("ours", "prepare", {"parameters": parameters}, folder) as program:
         answer = program.ask()
     size = text.stat().st_size
     text.unlink()

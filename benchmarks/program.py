@@ -61,14 +61,16 @@ class Program:
         module: of this package, to be run.
         task: which of the module's tasks.
         settings: what the task needs to know, as JSON can hold it.
-        log: file to which everything is added that the program prints.
+        folder: where everything that the program prints is added to a file.
     """
 
-    def __init__(self, module: str, task: str, settings: dict, log: Path) -> None:
-        self._name = f"{module} {task}"
-        self._log = log
+    def __init__(self, module: str, task: str, settings: dict, folder: Path) -> None:
+        self._name = f"benchmarks.{module} {task}"
+        self._log = folder / f"{module}_{task}.txt"
         self._process = start(
-            ["-m", f"benchmarks.{module}", task, json.dumps(settings)], log, stdin=subprocess.PIPE
+            ["-m", f"benchmarks.{module}", task, json.dumps(settings)],
+            self._log,
+            stdin=subprocess.PIPE,
         )
 
     def ask(self, **order) -> dict:
@@ -84,8 +86,11 @@ class Program:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise ProgramFailed(f"{self._name} ended early; {self._log} says why.")
+            raise ProgramFailed(f"{self._name} ended early:\n{self._last_lines()}")
         return json.loads(line)
+
+    def _last_lines(self) -> str:
+        return "\n".join(self._log.read_text().splitlines()[-20:])
 
     def __enter__(self) -> Program:
         return self

@@ -35,6 +35,10 @@ STEPS = {
 }
 
 
+# The first steps find new shapes of batches, for which TensorFlow compiles anew.
+QUICK_STEPS = Steps(1, 1, 4)
+
+
 @dataclass
 class Setting:
     """The scale of a run and where it works.
@@ -63,7 +67,7 @@ class Setting:
 
     def steps(self, model: str) -> Steps:
         """Steps of a model that take some seconds."""
-        return Steps(1, 1, 1) if self.quick else STEPS[model]
+        return QUICK_STEPS if self.quick else STEPS[model]
 
     def n_embedded(self, model: str) -> int:
         """Sentences to embed in one round."""

@@ -30,7 +30,6 @@ def compare(setting: Setting, model: str, with_peers: bool = True, **changes) ->
     """
     recipe = setting.recipe(model) | changes
     folder = setting.folder(f"train_{model}")
-    log = folder / "log.txt"
     found: dict = {"text": setting.text_name, "dimensions": setting.models[model].to_json()}
     found |= {key: recipe[key] for key in ("batch_size", "unroll_steps", "n_negatives", "dropout")}
     commands = {OURS: ("ours", {"parameters": {**recipe, "run_dir": setting.new_folder()}})}
@@ -45,10 +44,10 @@ def compare(setting: Setting, model: str, with_peers: bool = True, **changes) ->
         found["largest_disagreement"] = check_step(folder, theirs)
     with ExitStack() as stack:
         programs = {
-            name: stack.enter_context(Program(module, "train", settings, log))
+            name: stack.enter_context(Program(module, "train", settings, folder))
             for name, (module, settings) in commands.items()
         }
-        machine = stack.enter_context(Program("ours", "product", {}, log))
+        machine = stack.enter_context(Program("ours", "product", {}, folder))
         found |= programs[OURS].ask()
         steps = setting.steps(model)
         for program in programs.values():
@@ -95,18 +94,17 @@ def _summary(measured: dict, recipe: dict, work: Work) -> dict:
 def check_step(folder: Path, theirs: dict) -> float:
     """Require that a step of elmolib is the step that bilm-tf takes; see `agreement`."""
     written = {name: str(folder / f"{name}.npz") for name in ("theirs", "ours")}
-    log = folder / "log.txt"
-    with Program("peers", "one_step", theirs | {"written": written["theirs"]}, log) as program:
+    with Program("peers", "one_step", theirs | {"written": written["theirs"]}, folder) as program:
         program.ask()
-    step_of_ours(theirs["options"], written["theirs"], written["ours"], log)
+    step_of_ours(theirs["options"], written["theirs"], written["ours"], folder)
     with np.load(written["theirs"]) as a, np.load(written["ours"]) as b:
         return agreement.require_same_step(dict(a), dict(b))
 
 
-def step_of_ours(options: dict, theirs: str, written: str, log: Path) -> None:
+def step_of_ours(options: dict, theirs: str, written: str, folder: Path) -> None:
     """Let elmolib take the step that is described in the file `theirs`."""
     settings = {"options": options, "theirs": theirs, "written": written}
-    with Program("ours", "one_step", settings, log) as program:
+    with Program("ours", "one_step", settings, folder) as program:
         program.ask()
 
 

@@ -16,13 +16,13 @@ PER_WORD_AND_FEATURE = 8
 
 def training_cost(setting: Setting, sizes: tuple[int, ...]) -> dict:
     """Measure training steps of the small model that differ in the size of the softmax alone."""
-    log = setting.folder("vocabulary") / "log.txt"
+    folder = setting.folder("vocabulary")
     n_steps = setting.steps("small").ours
     with ExitStack() as stack:
         programs = {}
         for size in sizes:
             settings = {"parameters": recipe_with_vocabulary(setting, size)}
-            programs[size] = stack.enter_context(Program("ours", "train", settings, log))
+            programs[size] = stack.enter_context(Program("ours", "train", settings, folder))
             programs[size].ask()
             programs[size].ask(steps=setting.steps("small").warm)
         contestants = {
@@ -61,8 +61,8 @@ def recipe_with_vocabulary(setting: Setting, size: int) -> dict:
 def evaluation_cost(setting: Setting, size: int, n_windows: int) -> dict:
     """Measure the scoring of text by the full softmax."""
     settings = {"parameters": recipe_with_vocabulary(setting, size), "windows": n_windows}
-    log = setting.folder("vocabulary") / "log.txt"
-    with Program("ours", "evaluate", settings, log) as program:
+    folder = setting.folder("vocabulary")
+    with Program("ours", "evaluate", settings, folder) as program:
         answer = program.ask()
     return {
         "vocabulary": size,
