@@ -1,11 +1,13 @@
 # One virtual environment, in .venv, made anew whenever pyproject.toml changes.
 #   make demo    train the tiny model on a Wikipedia excerpt and draw a heatmap
 #   make test    everything that must hold: lint and the test suite
+#   make bench   speed and memory beside bilm-tf and simple-elmo, on two cores: about an hour
 # Another Python: make demo PYTHON=python3.12
 
 PYTHON ?= python3
 EXTRAS ?= test
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 BIN := .venv/bin
 INSTALLED := .venv/installed-$(EXTRAS)
@@ -16,7 +18,7 @@ PAPERMILL := $(BIN)/papermill -f params/tiny.yaml --no-progress-bar --log-output
 export JUPYTER_PREFER_ENV_PATH = 1
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench clean
 
 demo: $(INSTALLED)
 	@mkdir -p $(RUN)
@@ -37,14 +39,17 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+bench: .venv/installed-peers
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(INSTALLED): pyproject.toml
+.venv/installed-%: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 	  { echo "elmolib needs Python 3.11 to 3.13: name one, as in make PYTHON=python3.12"; exit 1; }
 	@echo "Installing into .venv: a few minutes the first time"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	@touch $@

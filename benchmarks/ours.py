@@ -99,17 +99,18 @@ def one_step(settings: dict, orders: Orders) -> None:
 
 
 def batch_of(theirs: dict[str, np.ndarray], widest_filter: int):
-    """Make our form of a batch out of bilm-tf's, every word once and columns trimmed."""
-    from elmolib.batches import Batch, trim_columns
+    """Make our form of a batch out of bilm-tf's, every word once, grouped and trimmed."""
+    from elmolib.batches import Batch, group_by_length
 
     spelled, targets, negatives = (theirs[key] for key in ("characters", "targets", "negatives"))
     distinct, words = np.unique(spelled.reshape(-1, spelled.shape[-1]), axis=0, return_inverse=True)
     rows, places = np.unique(
         np.concatenate([targets.ravel(), negatives.ravel()]), return_inverse=True
     )
+    groups, place = group_by_length(distinct, widest_filter)
     return Batch(
-        characters=(trim_columns(distinct, widest_filter),),
-        words=words.reshape(targets.shape).astype(np.int32),
+        characters=groups,
+        words=place[words].reshape(targets.shape).astype(np.int32),
         rows=rows.astype(np.int64),
         targets=places[: targets.size].reshape(targets.shape).astype(np.int32),
         weights=np.ones(targets.shape[1:], np.float32),

@@ -22,7 +22,7 @@ SHARED = ROOT.parent / "shared"
 
 _NEEDS = {
     "shared": ("the folder ../shared", SHARED.is_dir),
-    "peers": ("the extra `peers`", lambda: _installed("simple_elmo", "tf_keras")),
+    "peers": ("the extra `peers`", lambda: _installed("bilm", "simple_elmo", "tf_keras")),
     "backends": ("the extra `backends`", lambda: _installed("jax", "torch")),
 }
 

@@ -46,7 +46,7 @@ def imported(folder: Path) -> set[str]:
                 modules.add(str(node.module).partition(".")[0])
     homes = packages_distributions()
     neighbours = {path.stem for path in folder.glob("*.py")}
-    theirs = modules - sys.stdlib_module_names - neighbours - {"elmolib"}
+    theirs = modules - sys.stdlib_module_names - neighbours - {"elmolib", "benchmarks"}
     return {canonicalize_name(homes.get(module, [module])[0]) for module in theirs}
 
 
