@@ -38,6 +38,7 @@ from elmolib.chunks import (
     read_chunks,
 )
 from elmolib.errors import CorpusError, TextError
+from elmolib.fine_tuning import KEEP_VOCABULARY, pretrained_words
 from elmolib.lexicon import Lexicon, SortedWords, reordered_words
 from elmolib.parameters import Parameters
 from elmolib.text import Tokenizer
@@ -201,6 +202,7 @@ def prepare_corpus(
         TextError: a text file is missing, empty, unreadable, binary or not UTF-8, or there is no
             sentence for training or none to hold out.
         VocabularyError: the vocabulary file is broken.
+        WeightsError: the pretrained model whose vocabulary is to be kept has none.
         CorpusError: the corpus that is there is damaged, or its folder holds something else.
 
     Warns:
@@ -214,13 +216,16 @@ def prepare_corpus(
     folder = parameters.corpus_path
     tokenizer = _tokenizer(parameters)
     sources = _sources(parameters)
-    settings = _settings(parameters)
+    kept_words = (
+        pretrained_words(parameters) if parameters.vocabulary_file == KEEP_VOCABULARY else None
+    )
+    settings = _settings(parameters, kept_words)
     if _is_occupied(folder):
         corpus = PreparedCorpus(folder)
         if _is_made_from(corpus.record, settings, sources):
             return corpus
         _refuse_foreign_files(corpus)
-    vocabulary_words = _vocabulary_words(parameters, tokenizer)
+    vocabulary_words = kept_words or _vocabulary_words(parameters, tokenizer)
     with _replacing_folder(folder) as unfinished:
         work = unfinished / "work"
         work.mkdir()
@@ -288,10 +293,12 @@ def _rules(parameters: Parameters, tokenizer: Tokenizer) -> Rules:
     )
 
 
-def _settings(parameters: Parameters) -> dict:
+def _settings(parameters: Parameters, kept_words: list[str] | None) -> dict:
     """The parameters that decide what a corpus holds, as JSON gives them back."""
     settings = {name: getattr(parameters, name) for name in TEXT_PARAMETERS}
     settings["seed"] = parameters.seed if parameters.heldout_fraction else None
+    if kept_words is not None:
+        settings["kept_words"] = hashlib.sha256("\n".join(kept_words).encode()).hexdigest()
     return json.loads(json.dumps(settings))
 
 
@@ -356,7 +363,7 @@ def _sources(parameters: Parameters) -> list[Source]:
     for number, path in enumerate(paths):
         if path in paths[:number]:
             raise TextError(f"{path} is named twice by text and heldout_text; name it once.")
-    if parameters.vocabulary_file is not None:
+    if parameters.vocabulary_file not in (None, KEEP_VOCABULARY):
         path = parameters.path(parameters.vocabulary_file)
         if path.is_file():
             sources.append(Source("vocabulary", parameters.vocabulary_file, path))

@@ -26,8 +26,10 @@ class ELMo:
     Args:
         text: path or glob of the text, a list of them, or "wikipedia" for the excerpt that comes
             with gensim.
-        word2idx: file with the words that the softmax shall know, or None to count them.
+        word2idx: file with the words that the softmax shall know, "pretrained" for those of the
+            pretrained model, or None to count them.
         params: YAML file with everything else.
+        pretrained: model to go on from: a path, or what `ElmoEmbedder.from_pretrained` takes.
 
     Raises:
         ParameterError: the parameters are broken or contradict each other.
@@ -53,18 +55,24 @@ class ELMo:
         text: str | Path | Sequence[str | Path],
         word2idx: str | Path | None = None,
         params: str | Path = "params/tiny.yaml",
+        pretrained: str | Path | None = None,
     ) -> None:
+        from elmolib.fine_tuning import KEEP_VOCABULARY, is_published
         from elmolib.parameters import Parameters
 
         several = not isinstance(text, str | Path)
-        overrides: dict = {"text": [*map(_from_here, text)] if several else _from_here(text)}
+        paths = [_from_here(path, "wikipedia") for path in (text if several else [text])]
+        overrides: dict = {"text": paths if several else paths[0]}
         if word2idx is not None:
             # The mapping alone says which words count.
             overrides |= {
-                "vocabulary_file": _from_here(word2idx),
+                "vocabulary_file": _from_here(word2idx, KEEP_VOCABULARY),
                 "vocabulary_size": None,
                 "min_count": 1,
             }
+        if pretrained is not None:
+            name = str(pretrained)
+            overrides["pretrained"] = name if is_published(name) else _from_here(name)
         self.parameters = Parameters.from_yaml(params, **overrides)
 
     def train(self) -> None:
@@ -211,7 +219,7 @@ class ELMo:
         batch_size: int = 32,
         progress: bool = True,
     ) -> Path:
-        """Embed every line of a text file into one HDF5 file, which can be stopped and gone on with.
+        """Embed every line of a text file into one HDF5 file; a stopped call can be repeated.
 
         Args:
             path: a UTF-8 text file, plain or `.gz`; each line is read as one sentence.
@@ -346,6 +354,6 @@ class ElmoEmbedder(ELMo):
         return cls(fetch(model, options_url))
 
 
-def _from_here(path: str | Path) -> str:
+def _from_here(path: str | Path, but_not: str = "") -> str:
     """Resolve what a caller typed from the working directory, as callers expect."""
-    return str(path) if str(path) == "wikipedia" else str(Path(path).expanduser().absolute())
+    return but_not if str(path) == but_not else str(Path(path).expanduser().absolute())

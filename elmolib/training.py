@@ -22,9 +22,10 @@ from elmolib.checkpoint import read_checkpoint, write_checkpoint
 from elmolib.corpus import PreparedCorpus
 from elmolib.errors import TrainingError
 from elmolib.files import replacing
+from elmolib.fine_tuning import Beginning, begin_from_pretrained
 from elmolib.parameters import Parameters
-from elmolib.scoring import Perplexity, evaluate, windows_of_split
 from elmolib.progress import progress_callback
+from elmolib.scoring import Perplexity, evaluate, windows_of_split
 from elmolib.training_step import TrainingStep
 from elmolib.weights import write_model
 
@@ -50,8 +51,12 @@ class Training:
         bilm: the model.
         step: steps taken so far.
         history: one dict per epoch, as in `history.csv`.
+        beginning: what was taken over from the parameters' `pretrained` model, or None where there
+            is none, or the run went on from a checkpoint, which holds all of it.
 
     Raises:
+        WeightsError: the pretrained model cannot be read.
+        ParameterError: the pretrained model is of other dimensions.
         TrainingError: the folder holds a run with other parameters or another corpus, or the text
             is too short for one batch.
 
@@ -86,8 +91,11 @@ class Training:
         self.history: list[dict[str, float]] = []
         # Sums since the last line of the history: losses of each direction, steps, seconds.
         self._epoch_losses, self._epoch_steps, self._epoch_seconds = np.zeros(2), 0, 0.0
+        self.beginning: Beginning | None = None
         if self.checkpoint_path.exists():
             self._restore()
+        elif parameters.pretrained is not None:
+            self.beginning = begin_from_pretrained(self.bilm, corpus.vocabulary, parameters)
 
     @property
     def weights_path(self) -> Path:
@@ -131,6 +139,10 @@ class Training:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self.parameters.to_yaml(self.folder / "parameters.yaml")
+        if self.beginning is not None and self.parameters.progress != "none":
+            print(self.beginning, flush=True)
+            if heldout := self.heldout_perplexity():
+                print(f"held-out text before training: {heldout}", flush=True)
         progress = progress_callback(self)
         told = keras.callbacks.CallbackList([*progress, *callbacks], model=self.bilm)
         self.bilm.stop_training = False
@@ -219,9 +231,7 @@ class Training:
     def save(self) -> None:
         """Write the checkpoint, the history and the weights, each complete or not at all."""
         arrays = {f"weights/{k}": np.asarray(v) for k, v in self._variables().items()}
-        arrays |= {
-            f"accumulators/{k}": v.numpy() for k, v in self.optimizer.accumulators.items()
-        }
+        arrays |= {f"accumulators/{k}": v.numpy() for k, v in self.optimizer.accumulators.items()}
         arrays |= {"state/c": np.asarray(self.state[0]), "state/h": np.asarray(self.state[1])}
         arrays["epoch_losses"] = self._epoch_losses
         write_checkpoint(
