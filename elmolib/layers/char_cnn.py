@@ -86,9 +86,10 @@ class CharCNN(keras.Layer):
             pooled.append(self.activation(ops.max(windows, axis=1) + bias))
         return ops.concatenate(pooled, axis=-1)  # (words, filters)
 
-    def compute_output_shape(self, input_shape):
-        """Return (words, projection_dim)."""
-        return (input_shape[0], self.options.projection_dim)
+    def compute_output_shape(self, groups_shape):
+        """Return (words of all groups, projection_dim)."""
+        words = [shape[0] for shape in groups_shape]
+        return (None if None in words else sum(words), self.options.projection_dim)
 
     def get_config(self) -> dict:
         """Return the arguments that make this layer again."""
