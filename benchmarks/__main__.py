@@ -59,16 +59,21 @@ def main() -> int:
             print(f"Not installed: {names}. Only elmolib is measured; the extra is `peers`.")
         facts = machine.describe(cores)
         measured: dict[str, dict] = {}
-        wanted = arguments.only or list(parts(setting))
+        measurements = parts(setting)
+        wanted = arguments.only or list(measurements)
+        if unknown := set(wanted) - set(measurements):
+            print(f"--only: {', '.join(unknown)} is none of {', '.join(measurements)}.")
+            return 2
         for name in wanted:
             print(f"{name} ...", file=sys.stderr, flush=True)
             try:
-                measured[name] = parts(setting)[name]()
+                measured[name] = measurements[name]()
             except (Disagreement, ProgramFailed) as error:
                 print(f"{name}: {error}", file=sys.stderr)
                 return 1
-    results = report.results(measured, facts, setting.peers_missing)
-    report.write_json(results, arguments.output / "results.json")
+            # After each part, for an hour is long and much can happen.
+            results = report.results(measured, facts, setting.peers_missing)
+            report.write_json(results, arguments.output / "results.json")
     report.plot_comparison(results, arguments.output / "comparison.png")
     report.plot_growth(results, arguments.output / "growth.png")
     print(report.table(results))

@@ -71,7 +71,7 @@ class Setting:
 
     def n_embedded(self, model: str) -> int:
         """Sentences to embed in one round."""
-        return 40 if self.quick else 320 if model == "original" else 640
+        return 40 if self.quick else 160 if model == "original" else 640
 
     def folder(self, name: str) -> Path:
         """A folder of its own for one measurement."""
