@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from keras import ops
 
 from elmolib.bilm import BiLM
 from elmolib.embedding import SentenceEncoder
@@ -104,7 +105,7 @@ def predict(
         raise WeightsError("The model has no softmax, so it predicts no words.")
     encoder = encoder or SentenceEncoder(bilm)
     dim = bilm.options.projection_dim
-    softmax = np.asarray(bilm.softmax_W), np.asarray(bilm.softmax_b)
+    softmax = ops.convert_to_numpy(bilm.softmax_W), ops.convert_to_numpy(bilm.softmax_b)
     predictions = []
     for sentence, layers in zip(sentences, encoder.encode(sentences, boundaries=True), strict=True):
         top = layers[-1]  # (n_words + 2, 2 * projection)

@@ -82,7 +82,7 @@ class ProjectedLSTM(keras.Layer):
             c, h, t = state
             new_c, new_h = self._step(inputs + ops.matmul(h, recurrent), c)
             if lengths is not None:
-                running = (t < lengths)[:, None]
+                running = (t < ops.cast(lengths, "int32"))[:, None]
                 new_c, new_h = ops.where(running, new_c, c), ops.where(running, new_h, h)
             state = new_c, new_h, t + 1
             # On TensorFlow, `ops.scan` can only collect what has the form of the state itself.
