@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import math
-import os
 import shutil
 import tempfile
 import zipfile
@@ -28,6 +26,7 @@ import numpy as np
 
 from elmolib.errors import ElmolibError, WeightsError
 from elmolib.files import replacing
+from elmolib.hdf5 import created, find, find_data, opened, require_stored, stored_bytes, write_bytes
 from elmolib.options import N_CHARACTERS, BiLMOptions, parse_options, read_options
 from elmolib.text import Tokenizer
 from elmolib.vocabulary import SPECIAL_WORDS, Vocabulary
@@ -157,13 +156,7 @@ def write_model(
     _check_names(arrays, shapes, str(path))
     words = None if vocabulary is None else _encoded_words(vocabulary, str(path))
     stored_record = None if record is None else _dumped(record, f"{path}: the record")
-    with (
-        _reported(path),
-        replacing(path) as unfinished,
-        # Through a Python file, because HDF5's own access to a full disk can crash the process.
-        unfinished.open("rb+") as plain_file,
-        h5py.File(plain_file, "w") as file,
-    ):
+    with _reported(path), created(path) as file:
         for name, shape in shapes.items():
             values = np.ascontiguousarray(_as_float32(arrays[name]))
             _check_values(name, values, shape, str(path))
@@ -172,9 +165,9 @@ def write_model(
         file.attrs["options"] = np.bytes_(_dumped(options.to_json(), "options"))
         file.attrs["tokenizer"] = np.bytes_(_dumped(tokenizer.to_json(), "tokenizer"))
         if words is not None:
-            _write_bytes(file, "vocabulary", words)
+            write_bytes(file, "vocabulary", words)
         if stored_record is not None:
-            _write_bytes(file, "record", stored_record)
+            write_bytes(file, "record", stored_record)
 
 
 def write_published(folder: str | Path, model: StoredModel) -> None:
@@ -328,7 +321,7 @@ def _read_bytes(path: Path, source: str, limit: int) -> bytes:
 
 
 def _read_file(path: Path, beside: _Beside, softmax: bool, source: str) -> StoredModel:
-    with _opened(path, source) as file:
+    with opened(path, source) as file:
         _check_version(file, source)
         options = _only(_stored_options(file, source), beside.options, "options", source)
         if beside.override is not None:
@@ -354,24 +347,6 @@ def _read_file(path: Path, beside: _Beside, softmax: bool, source: str) -> Store
         )
 
 
-@contextmanager
-def _opened(path: Path, source: str) -> Iterator[h5py.File]:
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except ElmolibError:
-        raise
-    # h5py turns the failures of HDF5 on damaged bytes into any of these.
-    except (OSError, RuntimeError, ValueError, LookupError, TypeError, ArithmeticError) as error:
-        raise WeightsError(
-            f"{source} is damaged or no HDF5 weight file ({_first_line(error)})."
-        ) from None
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0][:200]
-
-
 def _only(inside: _Part | None, beside: _Part | None, what: str, source: str) -> _Part | None:
     if inside is not None and beside is not None and inside != beside:
         raise WeightsError(
@@ -381,58 +356,13 @@ def _only(inside: _Part | None, beside: _Part | None, what: str, source: str) ->
     return inside if inside is not None else beside
 
 
-def _find(file: h5py.File, name: str, source: str) -> h5py.Dataset | h5py.Group | None:
-    """Follow hard links only, because all others can lead out of the file."""
-    node: Any = file
-    for part in name.split("/"):
-        link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
-        if link is None:
-            return None
-        if not isinstance(link, h5py.HardLink):
-            raise WeightsError(
-                f"{source} is refused because its {name} is a link to elsewhere instead of data."
-            )
-        node = node[part]
-    return node
-
-
-def _find_data(file: h5py.File, name: str, source: str) -> h5py.Dataset | None:
-    """Find a dataset whose bytes all lie in the file as they are."""
-    node = _find(file, name, source)
-    if node is None:
-        return None
-    if not isinstance(node, h5py.Dataset):
-        raise WeightsError(f"{source}: {name} is not an array.")
-    if node.is_virtual or node.external:
-        raise WeightsError(
-            f"{source} is refused because its array {name} is stored in other files."
-        )
-    # A compressed array of a few bytes could unfold to any size, and floats hardly shrink.
-    if node.id.get_create_plist().get_nfilters():
-        raise WeightsError(
-            f"{source}: the array {name} is compressed; "
-            "rewrite the file with `h5repack -f NONE IN OUT`."
-        )
-    return node
-
-
-def _check_stored(dataset: h5py.Dataset, name: str, source: str) -> int:
-    """Refuse arrays that declare more than the file holds, before memory is taken for them."""
-    n_bytes = math.prod(dataset.shape) * dataset.dtype.itemsize
-    if dataset.id.get_storage_size() < n_bytes:
-        raise WeightsError(f"{source}: the array {name} is not completely stored in the file.")
-    return n_bytes
-
-
 def _read_arrays(
     file: h5py.File, options: BiLMOptions, rows: int | None, source: str
 ) -> dict[str, np.ndarray]:
     shapes = options.weight_shapes(rows)
     datasets = {name: _checked_data(file, name, shapes[name], source) for name in shapes}
     _check_no_surplus(file, options, source)
-    n_bytes = sum(_check_stored(dataset, name, source) for name, dataset in datasets.items())
-    if n_bytes > os.path.getsize(file.filename):
-        raise WeightsError(f"{source} is refused because its arrays claim more than it holds.")
+    require_stored(file, datasets.items(), source)
     return {
         name: _read_values(dataset, name, shapes[name], source)
         for name, dataset in datasets.items()
@@ -440,7 +370,7 @@ def _read_arrays(
 
 
 def _checked_data(file: h5py.File, name: str, shape: tuple[int, ...], source: str) -> h5py.Dataset:
-    dataset = _find_data(file, name, source)
+    dataset = find_data(file, name, source)
     if dataset is None:
         raise WeightsError(
             f"{source} lacks the array {name}, which its options ask for with the shape {shape}."
@@ -478,14 +408,14 @@ def _check_no_surplus(file: h5py.File, options: BiLMOptions, source: str) -> Non
         **{f"{cell}/Cell0/LSTMCell/W_P_0": "lstm.projection_dim" for cell in cells},
     }
     for name, key in surplus.items():
-        if name not in shapes and _find(file, name, source) is not None:
+        if name not in shapes and find(file, name, source) is not None:
             raise WeightsError(
                 f"{source} holds the array {name}, which its options do not foresee: check {key}."
             )
 
 
 def _softmax_rows(file: h5py.File, source: str) -> int | None:
-    dataset = _find_data(file, "softmax/W", source)
+    dataset = find_data(file, "softmax/W", source)
     if dataset is None:
         return None
     if dataset.ndim != 2:
@@ -528,12 +458,12 @@ def _stored_tokenizer(file: h5py.File, source: str) -> Tokenizer:
 
 
 def _stored_record(file: h5py.File, source: str) -> dict[str, Any] | None:
-    text = _bytes_dataset(file, "record", _MAX_JSON_BYTES, source)
+    text = stored_bytes(file, "record", _MAX_JSON_BYTES, source)
     return None if text is None else _parsed_object(text, f"{source}: the record")
 
 
 def _stored_vocabulary(file: h5py.File, source: str) -> Vocabulary | None:
-    text = _bytes_dataset(file, "vocabulary", _MAX_VOCABULARY_BYTES, source)
+    text = stored_bytes(file, "vocabulary", _MAX_VOCABULARY_BYTES, source)
     return None if text is None else _parsed_words(text, f"{source}: the vocabulary")
 
 
@@ -546,21 +476,11 @@ def _text_attribute(file: h5py.File, name: str, source: str) -> bytes | None:
     return bytes(file.attrs[name])
 
 
-def _bytes_dataset(file: h5py.File, name: str, limit: int, source: str) -> bytes | None:
-    dataset = _find_data(file, name, source)
-    if dataset is None:
-        return None
-    if dataset.dtype != np.uint8 or dataset.ndim != 1 or dataset.size > limit:
-        raise WeightsError(f"{source}: {name} is not text of at most {limit:,} bytes.")
-    _check_stored(dataset, name, source)
-    return dataset[()].tobytes()
-
-
 def _parsed_object(text: bytes, source: str) -> dict[str, Any]:
     try:
         parsed = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise WeightsError(f"{source} is no valid JSON: {_first_line(error)}.") from None
+        raise WeightsError(f"{source} is no valid JSON: {error}.") from None
     if not isinstance(parsed, dict):
         raise WeightsError(f"{source} must be a JSON object.")
     return parsed
@@ -640,10 +560,6 @@ def _reported(path: str | Path) -> Iterator[None]:
             f"{path} could not be written ({error.strerror or error}); "
             "what was there before is unchanged."
         ) from None
-
-
-def _write_bytes(file: h5py.File, name: str, text: bytes) -> None:
-    file.create_dataset(name, data=np.frombuffer(text, np.uint8), track_times=False)
 
 
 def _dumped(value: Mapping[str, Any], source: str) -> bytes:
