@@ -1,0 +1,115 @@
+"""The model is Keras: JAX and PyTorch compute the same vectors from the same files."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_models import TINY, random_arrays
+
+from elmolib.characters import PREDICTION_SHIFT, character_ids
+from elmolib.text import Tokenizer
+from elmolib.weights import write_model
+
+TOLERANCE = 1e-5
+
+SENTENCES = [
+    ["The", "river", "bank", "was", "steep", "."],
+    ["Râul", "河岸", "👩‍👧"],
+    ["w"] * 40,  # longer than what the LSTM's loop is written out for
+    [],
+]
+
+# Everything on the way from a file to vectors. Prints what had to be imported for it.
+FORWARD_PASS = """
+import json
+import sys
+
+import keras
+import numpy as np
+
+from elmolib import BiLM, ElmoEmbedder, ElmoEmbedding, ScalarMix, read_model
+
+model, sentences, ids, out = sys.argv[1:]
+sentences, ids = json.loads(sentences), np.load(ids)
+numpy = keras.ops.convert_to_numpy
+
+stored = read_model(model)
+bilm = BiLM.from_arrays(stored.options, stored.arrays)
+words = np.tile(np.arange(6, dtype="int32"), (2, 3, 1))
+layers, state = bilm(ids[0, :6].astype("int32") - 1, words, bilm.initial_state(3))
+
+encoded = ElmoEmbedder(model).embed(sentences, layers="all")
+mix = ScalarMix(3, do_layer_norm=True)
+layer = ElmoEmbedding.from_model(model, do_layer_norm=True)
+embedded = numpy(layer(ids))
+needed = list(sys.modules)
+
+# Keras itself looks for TensorFlow here, whatever the backend.
+inputs = keras.Input(ids.shape[1:], dtype="int32")
+keras.Model(inputs, layer(inputs)).save(out + ".keras")
+loaded = keras.models.load_model(out + ".keras")
+
+np.savez(
+    out,
+    *encoded,
+    layers=np.stack([numpy(layer) for layer in layers]),
+    c=numpy(state[0]),
+    h=numpy(state[1]),
+    mixed=numpy(mix([keras.ops.convert_to_tensor(vectors[None]) for vectors in encoded[0]])),
+    embedded=embedded,
+    loaded=loaded.predict(ids, verbose=0),
+)
+print(keras.backend.backend(), *needed)
+"""
+
+
+def forward_pass(backend: str, folder: Path, root: Path) -> tuple[dict[str, np.ndarray], set[str]]:
+    """Run in a process of its own, because Keras takes its backend once and for all."""
+    words = np.zeros((len(SENTENCES), 40, TINY.max_characters), np.int16)
+    for row, sentence in zip(words, SENTENCES, strict=True):
+        row[: len(sentence)] = character_ids(sentence, TINY.max_characters) + PREDICTION_SHIFT
+    np.save(folder / "ids.npy", words)
+    arrays = {name: 0.5 * values for name, values in random_arrays(TINY).items()}
+    write_model(folder / "elmo.h5", TINY, arrays, None, Tokenizer(tokenized=True, language="en"))
+    arguments = [
+        str(folder / "elmo.h5"),
+        json.dumps(SENTENCES),
+        str(folder / "ids.npy"),
+        str(folder / f"{backend}.npz"),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", FORWARD_PASS, *arguments],
+        env=os.environ
+        | {"KERAS_BACKEND": backend, "PYTHONPATH": str(root), "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    used, *modules = done.stdout.split()
+    assert used == backend
+    with np.load(folder / f"{backend}.npz", allow_pickle=False) as outputs:
+        return dict(outputs), set(modules)
+
+
+@pytest.fixture(scope="module")
+def tensorflow(tmp_path_factory: pytest.TempPathFactory, root: Path) -> dict[str, np.ndarray]:
+    return forward_pass("tensorflow", tmp_path_factory.mktemp("tensorflow"), root)[0]
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_the_same_vectors_without_tensorflow(
+    backend: str, tensorflow: dict[str, np.ndarray], tmp_path: Path, root: Path
+) -> None:
+    outputs, modules = forward_pass(backend, tmp_path, root)
+    assert set(outputs) == set(tensorflow)
+    for name, expected in tensorflow.items():
+        assert outputs[name].shape == expected.shape
+        np.testing.assert_allclose(outputs[name], expected, atol=TOLERANCE, err_msg=name)
+    assert "tensorflow" not in modules
