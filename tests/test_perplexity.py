@@ -1,0 +1,318 @@
+"""Scores against brute force, and against what bilm-tf measured with its own model."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+import zipfile
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from keras import ops
+from small_corpus import lexicon_of, made_up_sentences, split_of
+from small_models import TINY, random_arrays
+
+from elmolib import scoring
+from elmolib.batches import BACKWARD, FORWARD
+from elmolib.bilm import BiLM
+from elmolib.characters import character_ids
+from elmolib.corpus import Split
+from elmolib.errors import TextError, WeightsError
+from elmolib.evaluation import (
+    accuracy,
+    loss_by_frequency,
+    macro_scores,
+    score_heldout,
+    spread_sentences,
+)
+from elmolib.scoring import (
+    evaluate,
+    full_softmax,
+    perplexity,
+    score,
+    unigram_log_probabilities,
+    unigram_perplexity,
+    windows_of_sentences,
+    windows_of_split,
+)
+from elmolib.text import Tokenizer
+from elmolib.vocabulary import SPECIAL_WORDS, Vocabulary
+from elmolib.weights import read_model, write_model
+
+KNOWN = ["the", "river", "bank", "was", "steep", "."]
+RARE = ["of", "Rome", "!"]
+VOCABULARY = Vocabulary(KNOWN)
+SENTENCES = [s.split() for s in ("the river was steep .", "Rome !", "the bank of Rome was steep !")]
+WT2_VALID = "d606c761252b3fcb5db3068e06bc5f511a3d9fe5b9862057c0b8b9f9d70f1638"
+WT2_TRAIN = "98d1d565e60b805e65db6138be138877a0e529a3a0e316a8eef9fc3535cda1f0"
+
+
+@pytest.fixture
+def bilm() -> BiLM:
+    return BiLM.from_arrays(TINY, random_arrays(TINY, len(VOCABULARY), seed=3))
+
+
+@pytest.fixture
+def small_windows(monkeypatch):
+    """Windows that end within sentences, so that state has to be carried."""
+    monkeypatch.setattr(scoring, "WINDOW", 4)
+
+
+def log_softmax(logits):
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def losses_by_hand(bilm, sentences) -> np.ndarray:
+    """Loss of every prediction (2, targets), word after word through the whole text."""
+    losses = [[], []]
+    for direction in (FORWARD, BACKWARD):
+        first, last = ("<S>", "</S>") if direction == FORWARD else ("</S>", "<S>")
+        state = bilm.initial_state(1)
+        for sentence in sentences:
+            words = sentence if direction == FORWARD else sentence[::-1]
+            for read, predicted in zip([first, *words], [*words, last], strict=True):
+                step = np.zeros((2, 1, 1), np.int32)
+                characters = character_ids([read], TINY.max_characters).astype(np.int32)
+                layers, new_state = bilm(characters, step, state)
+                # Only this direction's half of the state is of interest.
+                state = new_state
+                top = np.asarray(layers[-1])[direction, 0].astype(np.float64)
+                logits = top @ ops.convert_to_numpy(bilm.softmax_W).T.astype(np.float64)
+                probabilities = log_softmax(logits + ops.convert_to_numpy(bilm.softmax_b))
+                losses[direction].append(-probabilities[0, VOCABULARY[predicted]])
+    return np.array(losses)
+
+
+def test_scores_are_those_of_reading_word_by_word(bilm, small_windows):
+    wanted = losses_by_hand(bilm, SENTENCES)
+    windows = list(windows_of_sentences(SENTENCES, VOCABULARY, TINY))
+    assert [w.targets.shape[1] for w in windows] == [4, 4, 4, 4, 1]
+    scores = list(score(bilm, windows))
+    got = np.concatenate([s.losses for s in scores], axis=1)
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=2e-5)
+
+    result = evaluate(bilm, windows)
+    assert result.n_targets == 5 + 2 + 7 + 3
+    assert result.vocabulary_size == len(VOCABULARY)
+    assert math.isclose(result.forward, math.exp(wanted[FORWARD].mean()), rel_tol=1e-5)
+    assert math.isclose(result.backward, math.exp(wanted[BACKWARD].mean()), rel_tol=1e-5)
+    assert math.isclose(result.mean, math.exp(wanted.mean()), rel_tol=1e-5)
+    assert "17 targets per direction and 9 words" in str(result)
+
+
+@pytest.mark.parametrize("block", [1, 7, 1000])
+def test_full_softmax_by_brute_force(monkeypatch, block):
+    n, size, dim = 20, 33, 5
+    rng = np.random.default_rng(block)
+    outputs = rng.normal(size=(n, dim)).astype(np.float32)
+    W = rng.normal(size=(size, dim)).astype(np.float32)
+    b = rng.normal(size=size).astype(np.float32)
+    targets = rng.integers(0, size, n)
+    monkeypatch.setattr(scoring, "LOGITS", n * block)
+
+    losses, ranks, best = full_softmax(outputs, targets, W, b)
+    logits = outputs.astype(np.float64) @ W.T + b
+    rows = np.arange(n)
+    np.testing.assert_allclose(losses, -log_softmax(logits)[rows, targets], rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(ranks, (logits > logits[rows, targets][:, None]).sum(axis=1))
+    np.testing.assert_array_equal(best, logits.argmax(axis=1))
+    # Whoever is best is predicted at rank 0.
+    np.testing.assert_array_equal(full_softmax(outputs, best, W, b)[1], np.zeros(n))
+
+
+def test_huge_logits_stay_finite():
+    W = np.array([[1e4], [-1e4], [0.0]], np.float32)
+    losses, ranks, best = full_softmax(
+        np.ones((1, 1), np.float32), np.array([1]), W, np.zeros(3, np.float32)
+    )
+    assert losses[0] == pytest.approx(2e4)
+    assert (ranks[0], best[0]) == (2, 0)
+
+
+def corpus_of(train, heldout) -> SimpleNamespace:
+    """What a prepared corpus offers, from lists of words."""
+    words = [*SPECIAL_WORDS, *KNOWN, *RARE]
+    lexicon = lexicon_of(KNOWN + RARE)
+    counts = Counter(word for sentence in train for word in sentence)
+    lexicon.counts = np.array([counts[word] for word in words])
+
+    def split(sentences):
+        made = split_of([[words.index(word) for word in sentence] for sentence in sentences])
+        return Split(made.ids, made.bounds)
+
+    return SimpleNamespace(
+        path="corpus",
+        vocabulary=VOCABULARY,
+        lexicon=lexicon,
+        train=split(train),
+        heldout=split(heldout),
+    )
+
+
+def test_a_prepared_corpus_scores_as_its_text_does(bilm, small_windows, tmp_path):
+    corpus = corpus_of(SENTENCES, SENTENCES)
+    windows = windows_of_split(corpus.heldout, corpus.lexicon, len(VOCABULARY), TINY)
+    from_ids = evaluate(bilm, windows)
+
+    arrays = random_arrays(TINY, len(VOCABULARY), seed=3)
+    write_model(tmp_path / "elmo.h5", TINY, arrays, VOCABULARY, Tokenizer(tokenized=True))
+    text = tmp_path / "heldout.txt"
+    text.write_text("\n".join(" ".join(sentence) for sentence in SENTENCES), encoding="utf-8")
+    from_text = perplexity(tmp_path / "elmo.h5", text)
+    assert from_text.n_targets == from_ids.n_targets
+    for part in ("forward", "backward", "mean"):
+        assert math.isclose(getattr(from_text, part), getattr(from_ids, part), rel_tol=1e-5)
+    assert perplexity(tmp_path / "elmo.h5", [str(text)]) == from_text
+
+
+def test_what_cannot_be_scored_is_named(bilm, tmp_path):
+    write_model(tmp_path / "bare.h5", TINY, random_arrays(TINY), None, Tokenizer())
+    arrays = random_arrays(TINY, len(VOCABULARY))
+    write_model(tmp_path / "elmo.h5", TINY, arrays, VOCABULARY, Tokenizer())
+    with pytest.raises(WeightsError, match=r"bare\.h5 has no softmax"):
+        perplexity(tmp_path / "bare.h5", tmp_path / "missing.txt")
+    with pytest.raises(TextError, match=r"missing\.txt"):
+        perplexity(tmp_path / "elmo.h5", tmp_path / "missing.txt")
+    (tmp_path / "blank.txt").write_text("\n \n", encoding="utf-8")
+    with pytest.raises(TextError, match=r"blank\.txt holds no sentence to score"):
+        perplexity(tmp_path / "elmo.h5", tmp_path / "blank.txt")
+
+
+def test_unigram_by_hand():
+    """Add-one counts over the vocabulary: rare words count as <UNK>, sentences end."""
+    corpus = corpus_of([["the", "bank", "Rome"], ["the", "!"]], [["the", "of"]])
+    size = len(KNOWN) + 3
+    total = 5 + 2 + size
+    probability = {"the": 3 / total, "<UNK>": 3 / total, "</S>": 3 / total, "bank": 2 / total}
+    log_p = unigram_log_probabilities(corpus)
+    assert math.isclose(np.exp(log_p).sum(), 1.0)
+    for word, p in probability.items():
+        assert math.isclose(math.exp(log_p[VOCABULARY.words.index(word)]), p)
+    wanted = (probability["the"] * probability["<UNK>"] * probability["</S>"]) ** (-1 / 3)
+    assert math.isclose(unigram_perplexity(corpus), wanted)
+
+
+def test_macro_scores_by_hand():
+    #             a  a  a  b  b  rare
+    targets = np.array([3, 3, 3, 4, 4, 5, 1, 1, 1])
+    best = np.array([3, 3, 4, 4, 3, 3, 1, 1, 1])
+    scores = macro_scores(targets, best, min_targets=2)
+    # a: chosen 4 times, right twice of 3; b: chosen twice, right once of 2. The rest is left out.
+    assert scores.n_words == 2
+    assert math.isclose(scores.precision, (2 / 4 + 1 / 2) / 2)
+    assert math.isclose(scores.recall, (2 / 3 + 1 / 2) / 2)
+    assert math.isclose(scores.f1, (4 / 7 + 1 / 2) / 2)
+    # A word that was never chosen has precision 0.
+    assert macro_scores(np.array([3, 3]), np.array([4, 4]), 2).precision == 0
+    assert math.isnan(macro_scores(targets, best, min_targets=4).f1)
+
+
+def test_accuracy_by_hand():
+    assert accuracy(np.array([0, 1, 4, 5]), 1) == 0.25
+    assert accuracy(np.array([0, 1, 4, 5]), 5) == 0.75
+
+
+def test_loss_by_frequency_adds_up(bilm):
+    train = [sentence.split() for sentence in 4 * ["the river was steep .", "the bank of Rome !"]]
+    corpus = corpus_of(train, SENTENCES)
+    scores = score_heldout(bilm, corpus)
+    table = loss_by_frequency(scores, corpus)
+    assert list(table.index) == ["1+", "<UNK>", "sentence end"]
+    assert table["targets"].sum() == scores.targets.size
+    assert table.loc["sentence end", "targets"] == 2 * len(SENTENCES)
+    for name, direction in (("forward", FORWARD), ("backward", BACKWARD)):
+        # Both directions predict the same words, so half of a band's targets are each one's.
+        total = (table[name] * table["targets"] / 2).sum()
+        assert math.isclose(total, scores.losses[direction].sum(), rel_tol=1e-5)
+    log_perplexity = (table["unigram"] * table["targets"]).sum() / table["targets"].sum()
+    assert math.isclose(math.exp(log_perplexity), unigram_perplexity(corpus), rel_tol=1e-6)
+
+
+@pytest.mark.parametrize(("n_targets", "n_sentences"), [(1, 1), (60, 10), (600, 100), (9999, 100)])
+def test_spread_sentences(n_targets, n_sentences):
+    sentences = [[k, k, k, k, k] for k in range(100)]
+    made = split_of(sentences)
+    chosen = spread_sentences(Split(made.ids, made.bounds), n_targets)
+    firsts = chosen.ids[chosen.bounds[:-1]].tolist()
+    assert [chosen.ids[a:b].tolist() for a, b in itertools.pairwise(chosen.bounds)] == [
+        [k] * 5 for k in firsts
+    ]
+    assert len(firsts) == n_sentences
+    assert firsts == list(range(0, 100, 100 // n_sentences))
+
+
+def wikitext(shared, name: str) -> str:
+    """A file of WikiText-2 as bilm-tf's model was trained on: one sentence per line."""
+    with zipfile.ZipFile(shared / "data" / "lm" / "wikitext-2.zip") as archive:
+        lines = archive.read(f"wikitext-2/wiki.{name}.tokens").decode().split("\n")
+    sentences = []
+    for line in lines:
+        line = line.strip(" ")
+        if line and not (line.startswith("= ") and line.endswith(" =")):
+            parts = line.split(" . ")
+            sentences += [f"{part} ." for part in parts[:-1]] + parts[-1:]
+    words = [[w.replace("<unk>", "<UNK>") for w in s.split(" ") if w] for s in sentences]
+    return "".join(" ".join(sentence) + "\n" for sentence in words if sentence)
+
+
+@pytest.mark.shared
+def test_a_model_of_bilm_tf_scores_its_first_words_to_six_digits(shared):
+    """The mean losses of an implementation of bilm-tf's mathematics in float64."""
+    stored = read_model(shared / "reference" / "wt2")
+    sentences = (line.split(" ") for line in wikitext(shared, "valid").split("\n"))
+    windows = windows_of_sentences(sentences, stored.vocabulary, stored.options)
+    scores = score(BiLM.from_arrays(stored.options, stored.arrays), windows)
+    losses = np.concatenate([next(scores).losses for _ in range(6)], axis=1)[:, :2_700]
+    means = losses.mean(axis=1, dtype=np.float64)
+    np.testing.assert_allclose(means, [5.7582545, 5.7464711], rtol=0, atol=5e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+def test_a_model_of_bilm_tf_scores_as_its_authors_code_says(shared, tmp_path):
+    text = wikitext(shared, "valid")
+    assert hashlib.sha256(text.encode()).hexdigest() == WT2_VALID
+    (tmp_path / "valid.txt").write_text(text, encoding="utf-8")
+
+    result = perplexity(shared / "reference" / "wt2", tmp_path / "valid.txt")
+    assert result.n_targets == 217_395
+    assert result.vocabulary_size == 33_279
+    assert math.isclose(result.forward, 321.76, rel_tol=5e-4)
+    assert math.isclose(result.backward, 312.08, rel_tol=5e-4)
+    assert math.isclose(result.mean, 316.88, rel_tol=5e-4)
+
+
+@pytest.mark.shared
+def test_unigram_of_wikitext(shared):
+    """917.5 is the reference's own figure."""
+    train, valid = wikitext(shared, "train"), wikitext(shared, "valid")
+    assert hashlib.sha256(train.encode()).hexdigest() == WT2_TRAIN
+    words = (
+        (shared / "reference" / "wt2" / "vocab.txt").read_text(encoding="utf-8").split("\n")[:-1]
+    )
+    ids = {word: i for i, word in enumerate(words)}
+
+    def split(text):
+        sentences = [line.split(" ") for line in text.split("\n")[:-1]]
+        flat = np.array([ids[word] for sentence in sentences for word in sentence])
+        return Split(flat, np.cumsum([0, *map(len, sentences)]))
+
+    train_split = split(train)
+    corpus = SimpleNamespace(
+        vocabulary=Vocabulary(words),
+        lexicon=SimpleNamespace(counts=np.bincount(train_split.ids, minlength=len(words))),
+        train=train_split,
+        heldout=split(valid),
+    )
+    assert corpus.vocabulary.words == words
+    assert math.isclose(unigram_perplexity(corpus), 917.5, abs_tol=0.05)
+
+
+def test_made_up_text_is_what_the_tests_think_it_is():
+    sentences = made_up_sentences(150)
+    assert len(set(sentences)) > 60
+    assert sentences == made_up_sentences(150)
