@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -67,6 +68,21 @@ def direction_losses(bilm: BiLM, batch: Batch, softmax_W, softmax_b, state, trai
     return ops.stack(losses), state
 
 
+def any_batch_like(batch: Batch) -> Batch:
+    """What all batches of a run have in common, as `tf.TensorSpec`s."""
+    return specs_of(batch)._replace(
+        characters=tf.nest.map_structure(
+            lambda group: tf.TensorSpec((None, None), group.dtype), batch.characters
+        ),
+        rows=tf.TensorSpec((None,), tf.int64),
+    )
+
+
+def specs_of(arrays):
+    """The shapes and types of arrays, in whatever tuples they come."""
+    return tf.nest.map_structure(lambda array: tf.TensorSpec(array.shape, array.dtype), arrays)
+
+
 class TrainingStep:
     """The compiled training step of one model.
 
@@ -86,11 +102,16 @@ class TrainingStep:
         self.bilm = bilm
         self.optimizer = optimizer
         self.clip_norm = clip_norm
-        self._compiled = tf.function(self._step, reduce_retracing=True)
+        self._compiled: Callable | None = None
 
     def __call__(self, batch: Batch, state, step: int) -> StepResult:
         """Take one step; `step` decides the dropout masks."""
         counter = tf.constant([self.bilm.seed, step * DRAWS_PER_STEP % 2**32], tf.uint32)
+        if self._compiled is None:
+            # One graph for all batches: were it made anew for some shapes, the last bits could
+            # depend on the step at which a run was begun or gone on with.
+            signature = [any_batch_like(batch), *specs_of((state, counter))]
+            self._compiled = tf.function(self._step, input_signature=signature)
         return self._compiled(batch, state, counter)
 
     def _step(self, batch: Batch, state, counter) -> StepResult:
