@@ -14,7 +14,7 @@ import os
 import shutil
 import sys
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -184,6 +184,50 @@ class EmbeddedCorpus:
         """The words of a line, counted from 0."""
         return self._stored("text").asstr()[line].split()
 
+    def sentences(self) -> Iterable[list[str]]:
+        """The words of every line that has some, to be gone through as often as wanted."""
+        return _Sentences(self)
+
+    def lines_by(self, bilm: BiLM, layers: str | int) -> Iterator[tuple[list[str], np.ndarray]]:
+        """Go through all lines that have words, with their vectors of one layer.
+
+        Args:
+            bilm: the model that has to be the one of this file.
+            layers: "average", "top" or a layer's number.
+
+        Yields:
+            the words, and float32 `(n_words, 2 * projection_dim)`.
+
+        Raises:
+            CorpusError: the file was made with another model, or does not hold these layers.
+        """
+        if self.facts["model"] != model_fingerprint(bilm):
+            raise CorpusError(f"{self.path} was made with another model: embed the text again.")
+        stored = self.facts["layers"]
+        pick = layer_picker(layers, bilm.options.n_layers)
+        if stored != "all":
+            if _number(stored, bilm) != _number(layers, bilm):
+                raise CorpusError(
+                    f"{self.path} holds the layers {stored!r}, not {layers!r}: ask for those, or "
+                    "embed the text with layers='all'."
+                )
+            pick = layer_picker("all", bilm.options.n_layers)
+        for line, words in enumerate(self._all_words()):
+            if words:
+                yield words, pick(self[line].astype(np.float32))
+
+    def beside(self, suffix: str) -> Path:
+        """Name a file beside this one for something else that is made from the same words."""
+        words = json.dumps([self.facts["text"], self.facts["tokenizer"]], sort_keys=True)
+        digest = hashlib.sha256(words.encode()).hexdigest()[:12]
+        return self.path.with_name(f"{self.path.name}.{digest}.{suffix}")
+
+    def _all_words(self) -> Iterator[list[str]]:
+        text = self._stored("text").asstr()
+        for first in range(0, len(self), _TEXT_LINES):
+            for line in text[first : first + _TEXT_LINES]:
+                yield line.split()
+
     def _stored(self, name: str) -> h5py.Dataset:
         """Find a dataset that is stored in this file itself."""
         is_here = isinstance(self._file.get(name, getlink=True), h5py.HardLink)
@@ -191,6 +235,19 @@ class EmbeddedCorpus:
         if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
             raise _damaged(self.path)
         return dataset
+
+
+class _Sentences:
+    def __init__(self, corpus: EmbeddedCorpus) -> None:
+        self._corpus = corpus
+
+    def __iter__(self) -> Iterator[list[str]]:
+        return (words for words in self._corpus._all_words() if words)
+
+
+def _number(layers: str | int, bilm: BiLM) -> str | int:
+    """Call the top layer by its number, so that both names of it are the same."""
+    return bilm.options.n_layers if layers == "top" else layers
 
 
 def model_fingerprint(bilm: BiLM) -> str:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
 
 from elmolib.bilm import BiLM
 from elmolib.embedding import SentenceEncoder, layer_picker, unit_length
-from elmolib.errors import ElmolibError, ParameterError
+from elmolib.errors import ElmolibError, ParameterError, WeightsError
 from elmolib.weights import StoredModel, read_model, write_model
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from elmolib.neighbours import Nearest
+    from elmolib.prediction import LogProbability, Prediction
+    from elmolib.vocabulary import Vocabulary
 
 
 class ELMo:
@@ -60,9 +64,11 @@ class ELMo:
         from elmolib.fine_tuning import KEEP_VOCABULARY, is_published
         from elmolib.parameters import Parameters
 
-        several = not isinstance(text, str | Path)
-        paths = [_from_here(path, "wikipedia") for path in (text if several else [text])]
-        overrides: dict = {"text": paths if several else paths[0]}
+        overrides: dict[str, Any] = {
+            "text": _from_here(text, "wikipedia")
+            if isinstance(text, str | Path)
+            else [_from_here(path, "wikipedia") for path in text]
+        }
         if word2idx is not None:
             # The mapping alone says which words count.
             overrides |= {
@@ -198,10 +204,7 @@ class ELMo:
         """
         pick = layer_picker(layers, self.n_layers)
         alone = isinstance(sentences, str)
-        words = [
-            self._words_of(sentence, place)
-            for place, sentence in enumerate([sentences] if alone else sentences)
-        ]
+        words = self._words_of_all([sentences] if isinstance(sentences, str) else sentences)
         vectors = [np.empty(0, np.float32)] * len(words)
         for place, all_layers in self.encoder.encode_each(
             words, batch_size, carry_state=carry_state
@@ -209,6 +212,218 @@ class ELMo:
             picked = pick(all_layers)
             vectors[place] = unit_length(picked) if normalize else picked
         return vectors[0] if alone else vectors
+
+    def embed_sentences(
+        self,
+        sentences: str | Iterable[str | Sequence[str]],
+        layers: str | int = "average",
+        pooling: Literal["mean", "max"] = "mean",
+        batch_size: int = 32,
+        normalize: bool = False,
+    ) -> np.ndarray:
+        """Give each sentence one vector, made of those of its words.
+
+        Args:
+            sentences: a string, or several sentences, each a string or a list of words.
+            layers: "average" of all layers, "top", or a layer's number.
+            pooling: the "mean" over the words, or the "max" of each feature.
+            batch_size: sentences read side by side.
+            normalize: give every vector the Euclidean length 1.
+
+        Returns:
+            float32 array `(n_sentences, 2 * projection_dim)`, for a string
+            `(2 * projection_dim,)`; zeros for a sentence without words.
+
+        Raises:
+            ParameterError: there are no such layers or pooling, or something is no sentence.
+            ElmolibError: there is no model yet.
+        """
+        if pooling not in _POOLING:
+            raise ParameterError(f"pooling must be 'mean' or 'max', not {pooling!r}.")
+        pick = layer_picker(_one_layer(layers, "embed_sentences"), self.n_layers)
+        alone = isinstance(sentences, str)
+        words = self._words_of_all([sentences] if isinstance(sentences, str) else sentences)
+        vectors = np.zeros((len(words), 2 * self._stored.options.projection_dim), np.float32)
+        for place, all_layers in self._encoder.encode_each(words, batch_size):
+            if words[place]:
+                vectors[place] = _POOLING[pooling](pick(all_layers), axis=0)
+        vectors = unit_length(vectors) if normalize else vectors
+        return vectors[0] if alone else vectors
+
+    def similarity(
+        self,
+        a: str | Sequence[str],
+        b: str | Sequence[str],
+        words: tuple[str | int, str | int] | None = None,
+        layers: str | int = "average",
+    ) -> float:
+        """Compare two sentences, or a word in one with a word in the other.
+
+        Args:
+            a, b: two sentences, each a string or its words.
+            words: a word of `a` and a word of `b`, or their positions from 0; None compares the
+                means of all words. A word that comes twice is meant where it comes first.
+            layers: "average" of all layers, "top", or a layer's number.
+
+        Returns:
+            the cosine of the two vectors, from -1 to 1.
+
+        Raises:
+            ParameterError: there are no such layers, a word is not there, or a sentence is empty.
+            ElmolibError: there is no model yet.
+
+        Example:
+            >>> elmo.similarity("The river bank", "A bank robber", words=("bank", "bank"))
+            0.61
+        """
+        _one_layer(layers, "similarity")
+        sentences = self._words_of_all([a, b])
+        if words is None:
+            for name, sentence in zip("ab", sentences, strict=True):
+                if not sentence:
+                    raise ParameterError(f"sentence {name} has no words to compare.")
+            pair = self.embed_sentences(sentences, layers)
+        else:
+            places = map(_position_of, words, sentences)
+            vectors = self.embed(sentences, layers)
+            pair = np.stack([v[place] for v, place in zip(vectors, places, strict=True)])
+        first, second = unit_length(pair)
+        return float(first @ second)
+
+    def predict(self, sentence: str | Sequence[str], top_k: int = 10) -> Prediction:
+        """Tell what the model expected at each word of a sentence, and what could stand there.
+
+        Args:
+            sentence: a string, or its words. It is read alone, between `<S>` and `</S>`.
+            top_k: words to name at each place.
+
+        Returns:
+            the words that the forward model, from those before, and the backward model, from
+            those after, held for most probable, with their probabilities; and substitutes by both
+            together. `print` shows the first choices, `.table()` all.
+
+        Raises:
+            WeightsError: the model's file has no softmax with its vocabulary.
+            ParameterError: `sentence` is none, or `top_k` is no positive whole number.
+            ElmolibError: there is no model yet.
+        """
+        from elmolib.prediction import predict
+
+        _require_count(top_k, "top_k")
+        vocabulary = self._require_language_model()
+        words = self._words_of(sentence, 0)
+        (prediction,) = predict(self._bilm, vocabulary, [words], top_k, self._encoder)
+        return prediction
+
+    def sentence_log_prob(self, sentence: str | Sequence[str]) -> LogProbability:
+        """Tell how probable a sentence is under the forward and the backward language model.
+
+        Args:
+            sentence: a string, or its words. It is read alone, between `<S>` and `</S>`.
+
+        Returns:
+            natural logarithms, of all words and the end together.
+
+        Raises:
+            WeightsError: the model's file has no softmax with its vocabulary.
+            ParameterError: `sentence` is none.
+            ElmolibError: there is no model yet.
+        """
+        from elmolib.prediction import log_probability
+
+        vocabulary = self._require_language_model()
+        return log_probability(self._bilm, vocabulary, self._words_of(sentence, 0), self._encoder)
+
+    def nearest(
+        self,
+        word: str | int,
+        sentence: str | Sequence[str],
+        corpus: str | Path | Iterable[str | Sequence[str]],
+        k: int = 10,
+        layers: str | int = "top",
+    ) -> Nearest:
+        """Find words in a corpus that are like a word in its sentence, and word2vec's choice.
+
+        Args:
+            word: a word of the sentence, or its position from 0; one that comes twice is meant
+                where it comes first.
+            sentence: a string, or its words.
+            corpus: a file made by `embed_corpus` with the same model and with `layers` or "all",
+                or some sentences. word2vec is trained on its text on first use, and kept beside
+                the file.
+            k: how many to find.
+            layers: "average" of all layers, "top", or a layer's number.
+
+        Returns:
+            the nearest words with their similarity, sentence and position, and word2vec's
+            neighbours of the same word, whatever its sentence. `print` shows both.
+
+        Raises:
+            ParameterError: the word is not in the sentence, or there are no such layers.
+            CorpusError: the file is damaged, or was made with another model or other layers.
+            ElmolibError: there is no model yet.
+
+        Example:
+            >>> print(elmo.nearest("bank", "The river bank was steep .", "corpus.h5", k=2))
+            bank by word2vec: credit 0.81, money 0.80
+            bank in context:
+              0.88  the north [shore] is rocky .
+              0.86  on the south [bank] of the river .
+
+        References:
+            Peters et al. 2018, arXiv:1802.05365, table 4.
+        """
+        from elmolib.neighbours import Nearest, nearest_places
+        from elmolib.word2vec import word2vec, word2vec_neighbours
+
+        _require_count(k, "k")
+        pick = layer_picker(_one_layer(layers, "nearest"), self.n_layers)
+        words = self._words_of(sentence, 0)
+        position = _position_of(word, words)
+        vector = self.embed([words], layers)[0][position]
+        if isinstance(corpus, str | Path):
+            from elmolib.corpus_embedding import EmbeddedCorpus
+
+            with EmbeddedCorpus(corpus) as embedded:
+                lines = embedded.lines_by(self._bilm, layers)
+                found = nearest_places(vector, lines, k, (words, position))
+                vectors = word2vec(embedded.sentences(), embedded.beside("word2vec.bin"))
+        else:
+            sentences = self._words_of_all(corpus)
+            encoded = self._encoder.encode_each(sentences)
+            lines = ((sentences[place], pick(layers)) for place, layers in encoded)
+            found = nearest_places(vector, lines, k, (words, position))
+            vectors = word2vec(sentences)
+        return Nearest(words[position], found, word2vec_neighbours(vectors, words[position], k))
+
+    def to_projector(
+        self,
+        path: str | Path,
+        sentences: Iterable[str | Sequence[str]],
+        layers: str | int = "top",
+    ) -> tuple[Path, Path]:
+        """Write the vectors of all words of some sentences for the Embedding Projector.
+
+        Args:
+            path: the folder for `vectors.tsv` and `metadata.tsv`, which the Projector loads.
+            sentences: each a string or a list of words.
+            layers: "average" of all layers, "top", or a layer's number.
+
+        Returns:
+            the two files.
+
+        Raises:
+            ParameterError: there are no such layers, or something is no sentence.
+            ElmolibError: there is no model yet.
+
+        References:
+            https://projector.tensorflow.org
+        """
+        from elmolib.projector import write_projector
+
+        words = self._words_of_all(sentences)
+        vectors = self.embed(words, _one_layer(layers, "to_projector"))
+        return write_projector(path, zip(words, vectors, strict=True))
 
     def embed_corpus(
         self,
@@ -266,14 +481,15 @@ class ELMo:
         """
         from elmolib import plots
 
-        if layer == "all":
-            raise ParameterError("heatmap draws one layer: 'average', 'top' or a number.")
+        _one_layer(layer, "heatmap")
         words = self._words_of(sentence, 0)
         vectors = self.embed([words], layers=layer)[0]
         return plots.heatmap(words, vectors, title=plots.layer_name(layer))
 
     def _take_over(self, stored: StoredModel) -> None:
-        self._bilm = BiLM.from_arrays(stored.options, stored.arrays)
+        softmax = stored.arrays.get("softmax/W")
+        size = None if softmax is None else len(softmax)
+        self._bilm = BiLM(stored.options, size, values=stored.arrays)
         self._encoder = SentenceEncoder(self._bilm)
         # The model holds the arrays from here on.
         self._stored = replace(stored, arrays={})
@@ -283,6 +499,20 @@ class ELMo:
             raise ElmolibError(
                 "This ELMo has no weights yet: call train() or load_pretrained_elmo(path) first."
             )
+
+    def _require_language_model(self) -> Vocabulary:
+        """Return the words of the softmax, if there is one."""
+        self._require_model()
+        if self._bilm.softmax_W is None or self._stored.vocabulary is None:
+            raise WeightsError(
+                f"{self._stored.source} has no softmax with its vocabulary, so it predicts no "
+                "words: use a file that holds the whole language model."
+            )
+        return self._stored.vocabulary
+
+    def _words_of_all(self, sentences: Iterable[str | Sequence[str]]) -> list[list[str]]:
+        self._require_model()
+        return [self._words_of(sentence, place) for place, sentence in enumerate(sentences)]
 
     def _words_of(self, sentence: str | Sequence[str], place: int) -> list[str]:
         if isinstance(sentence, str):
@@ -335,6 +565,7 @@ class ElmoEmbedder(ELMo):
     load_pretrained_elmo = _Withheld()  # type: ignore[assignment]
 
     def __init__(self, path: str | Path, options: str | Path | None = None) -> None:
+        self._path, self._options = path, options
         self._take_over(read_model(path, options, softmax=False))
 
     @classmethod
@@ -352,6 +583,45 @@ class ElmoEmbedder(ELMo):
         from elmolib.pretrained import fetch
 
         return cls(fetch(model, options_url))
+
+    def _require_language_model(self) -> Vocabulary:
+        """Read the softmax too, which embedding does without, and return its words."""
+        if self._bilm.softmax_W is None:
+            stored = read_model(self._path, self._options)
+            self._refuse_another(stored)
+            if "softmax/W" in stored.arrays:
+                state = self._encoder.state
+                self._take_over(stored)
+                self._encoder.state = state
+        return super()._require_language_model()
+
+    def _refuse_another(self, stored: StoredModel) -> None:
+        for name, variable in self._bilm.named_variables().items():
+            if not np.array_equal(stored.arrays[name], variable.value):
+                raise WeightsError(
+                    f"{stored.source} has changed since it was read: make the embedder again."
+                )
+
+
+_POOLING: dict[str, Callable] = {"mean": np.mean, "max": np.max}
+
+
+def _one_layer(layers: str | int, method: str) -> str | int:
+    if isinstance(layers, str) and layers == "all":
+        raise ParameterError(f"{method} takes one layer: 'average', 'top' or a number.")
+    return layers
+
+
+def _position_of(word: str | int, sentence: list[str]) -> int:
+    """Find a word of a sentence, where it comes first, or check a position."""
+    if word in (sentence if isinstance(word, str) else range(len(sentence))):
+        return sentence.index(word) if isinstance(word, str) else int(word)
+    raise ParameterError(f"{word!r} is no word or position of the sentence {' '.join(sentence)!r}.")
+
+
+def _require_count(number: int, name: str) -> None:
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise ParameterError(f"{name} must be a whole number of at least 1, not {number!r}.")
 
 
 def _from_here(path: str | Path, but_not: str = "") -> str:

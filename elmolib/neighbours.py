@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from elmolib.embedding import SentenceEncoder
+
+WORDS_AT_ONCE = 2**13
+"""Vectors of a large corpus that are compared, and in memory, at a time."""
 
 
 class Neighbour(NamedTuple):
@@ -79,6 +82,91 @@ class ContextNeighbours:
             if len(found) == n:
                 break
         return list(found.values())
+
+
+class Nearest(NamedTuple):
+    """What is like a word in its sentence, beside what word2vec holds for like it anywhere.
+
+    Attributes:
+        word: the word asked for.
+        in_context: words in sentences, by falling similarity.
+        word2vec: pairs of a word and its similarity; none for a word that stands in the corpus
+            only once or never.
+    """
+
+    word: str
+    in_context: list[Neighbour]
+    word2vec: list[tuple[str, float]]
+
+    def __str__(self) -> str:
+        """The two lists, each neighbour in context with its sentence."""
+        others = ", ".join(f"{word} {similarity:.2f}" for word, similarity in self.word2vec)
+        lines = [f"{self.word} by word2vec: {others or '(too rare)'}", f"{self.word} in context:"]
+        for word, similarity, sentence, position in self.in_context:
+            marked = [*sentence[:position], f"[{word}]", *sentence[position + 1 :]]
+            lines.append(f"  {similarity:.2f}  {' '.join(marked)}")
+        return "\n".join(lines)
+
+
+def nearest_places(
+    vector: np.ndarray,
+    lines: Iterable[tuple[list[str], np.ndarray]],
+    n: int,
+    but_not: tuple[Sequence[str], int],
+) -> list[Neighbour]:
+    """Find the words in context that are most like one, in one pass that keeps no vectors.
+
+    Args:
+        vector: of the word asked for, float `(dim,)`.
+        lines: words and vectors `(n_words, dim)` of each sentence; a sentence that comes again
+            counts once.
+        n: how many to find.
+        but_not: a sentence and a position in it, which is the word asked for itself.
+
+    Returns:
+        list[Neighbour]: by falling similarity, the earlier first among equals.
+
+    References:
+        Peters et al. 2018, arXiv:1802.05365, table 4.
+    """
+    unit = _unit(vector[None])[0]
+    found: list[Neighbour] = []
+    for block in _blocks(lines):
+        places = [(words, i) for words, _ in block for i in range(len(words))]
+        vectors = np.concatenate([part for _, part in block]).astype(np.float32)
+        similarities = _unit(vectors) @ unit
+        taken = {(tuple(sentence), position) for _, _, sentence, position in found}
+        taken.add((tuple(but_not[0]), but_not[1]))
+        worst = found[n - 1].similarity if len(found) == n else -np.inf
+        n_better = 0
+        for index in np.argsort(-similarities, kind="stable"):
+            similarity = float(similarities[index])
+            if n_better == n or similarity <= worst:
+                break
+            words, position = places[index]
+            key = tuple(words), position
+            if key not in taken:
+                taken.add(key)
+                n_better += 1
+                found.append(Neighbour(words[position], similarity, words, position))
+        found = sorted(found, key=lambda neighbour: -neighbour.similarity)[:n]
+    return found
+
+
+def _blocks(
+    lines: Iterable[tuple[list[str], np.ndarray]],
+) -> Iterator[list[tuple[list[str], np.ndarray]]]:
+    """Sentences together that have words enough for one product of matrices to be worth it."""
+    block, n_words = [], 0
+    for words, vectors in lines:
+        if words:
+            block.append((words, vectors))
+            n_words += len(words)
+        if n_words >= WORDS_AT_ONCE:
+            yield block
+            block, n_words = [], 0
+    if block:
+        yield block
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

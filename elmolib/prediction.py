@@ -12,7 +12,8 @@ from keras import ops
 from elmolib.bilm import BiLM
 from elmolib.embedding import SentenceEncoder
 from elmolib.errors import WeightsError
-from elmolib.vocabulary import Vocabulary
+from elmolib.scoring import full_softmax_losses
+from elmolib.vocabulary import BOS, EOS, SPECIAL_WORDS, Vocabulary
 
 LOGITS = 2**24
 """Numbers in the largest block of logits: memory stays bounded whatever the vocabulary."""
@@ -37,11 +38,19 @@ class Prediction(NamedTuple):
         sentence: its words.
         forward: at each word, from the words before it alone.
         backward: at each word, from the words after it alone.
+        substitutes: for each word, others that fit among all the rest: a word's probability is
+            the product of its forward and its backward one, over the sum of these products for
+            all words of the vocabulary but `<S>`, `</S>` and `<UNK>`. The word that stands there
+            is left out of the list, not of the sum.
+
+    References:
+        Amrami and Goldberg 2018, arXiv:1808.08518, for substitutes by both directions.
     """
 
     sentence: list[str]
     forward: Expected
     backward: Expected
+    substitutes: Expected
 
     def __str__(self) -> str:
         """The sentence above each direction's first choices, in columns."""
@@ -101,8 +110,7 @@ def predict(
         >>> prediction.forward.words[1]  # after "The"
         ['<UNK>', 'first', 'same']
     """
-    if bilm.softmax_W is None:
-        raise WeightsError("The model has no softmax, so it predicts no words.")
+    _require_softmax(bilm)
     encoder = encoder or SentenceEncoder(bilm)
     dim = bilm.options.projection_dim
     softmax = ops.convert_to_numpy(bilm.softmax_W), ops.convert_to_numpy(bilm.softmax_b)
@@ -110,33 +118,116 @@ def predict(
     for sentence, layers in zip(sentences, encoder.encode(sentences, boundaries=True), strict=True):
         top = layers[-1]  # (n_words + 2, 2 * projection)
         before, after = top[:-2, :dim], top[2:, dim:]
-        predictions.append(
-            Prediction(
-                list(sentence),
-                _most_probable(before, softmax, vocabulary, top_k),
-                _most_probable(after, softmax, vocabulary, top_k),
-            )
-        )
+        predictions.append(_predict(list(sentence), before, after, softmax, vocabulary, top_k))
     return predictions
 
 
-def _most_probable(
-    outputs: np.ndarray,
+class LogProbability(NamedTuple):
+    """How probable a sentence is.
+
+    Attributes:
+        forward: natural logarithm of the probability of its words and its end, in reading order.
+        backward: the same from the last word to the beginning of the sentence.
+        mean: of the two.
+        n_targets: predictions per direction; `exp(-mean / n_targets)` is the perplexity.
+    """
+
+    forward: float
+    backward: float
+    mean: float
+    n_targets: int
+
+
+def log_probability(
+    bilm: BiLM, vocabulary: Vocabulary, sentence: Sequence[str], encoder: SentenceEncoder
+) -> LogProbability:
+    """Ask both language models how probable one sentence is, from zero state.
+
+    Args:
+        bilm: a model with a softmax.
+        vocabulary: the words of its softmax; any other word has the probability of `<UNK>`.
+        sentence: its words.
+        encoder: of `bilm`.
+
+    Returns:
+        LogProbability: in both directions.
+
+    Raises:
+        WeightsError: the model has no softmax.
+    """
+    _require_softmax(bilm)
+    (layers,) = encoder.encode([sentence], boundaries=True)
+    dim = bilm.options.projection_dim
+    ids = [vocabulary[word] for word in sentence]
+    directions = (layers[-1, :-1, :dim], [*ids, EOS]), (layers[-1, 1:, dim:], [BOS, *ids])
+    forward, backward = (
+        -float(
+            full_softmax_losses(outputs, np.array(targets), bilm.softmax_W, bilm.softmax_b).sum(
+                dtype=np.float64
+            )
+        )
+        for outputs, targets in directions
+    )
+    return LogProbability(forward, backward, (forward + backward) / 2, len(ids) + 1)
+
+
+def _require_softmax(bilm: BiLM) -> None:
+    if bilm.softmax_W is None:
+        raise WeightsError("The model has no softmax, so it predicts no words.")
+
+
+def _predict(
+    sentence: list[str],
+    before: np.ndarray,
+    after: np.ndarray,
     softmax: tuple[np.ndarray, np.ndarray],
     vocabulary: Vocabulary,
     top_k: int,
-) -> Expected:
-    W, b = softmax
-    top_k = min(top_k, len(b))
-    words: list[list[str]] = []
-    probabilities = np.empty((len(outputs), top_k), np.float32)
-    rows = max(1, LOGITS // len(b))
-    for first in range(0, len(outputs), rows):
-        logits = outputs[first : first + rows] @ W.T + b  # (rows, vocabulary)
-        logits -= logits.max(axis=1, keepdims=True)
+) -> Prediction:
+    n_known, n_marks = len(vocabulary), len(SPECIAL_WORDS)
+    forward, backward = (_Choices(vocabulary, min(top_k, n_known)) for _ in range(2))
+    substitutes = _Choices(vocabulary, min(top_k, max(0, n_known - n_marks - 1)))
+    rows = max(1, LOGITS // (2 * n_known))
+    for first in range(0, len(sentence), rows):
+        places = slice(first, first + rows)
+        from_before = _log_probabilities(before[places], *softmax)
+        from_after = _log_probabilities(after[places], *softmax)
+        forward.add(from_before)
+        backward.add(from_after)
+        both = from_before + from_after
+        both[:, :n_marks] = -np.inf
+        both = _normalised(both)
+        for row, word in zip(both, sentence[places], strict=True):
+            row[vocabulary[word]] = -np.inf
+        substitutes.add(both)
+    return Prediction(sentence, forward.all(), backward.all(), substitutes.all())
+
+
+class _Choices:
+    """Gathers the most probable words, some places of a sentence at a time."""
+
+    def __init__(self, vocabulary: Vocabulary, top_k: int) -> None:
+        self._vocabulary = vocabulary
+        self._top_k = top_k
+        self._words: list[list[str]] = []
+        self._probabilities = [np.empty((0, top_k), np.float32)]
+
+    def add(self, log_probabilities: np.ndarray) -> None:
         # A stable sort names the more frequent of two equally probable words first.
-        best = np.argsort(-logits, axis=1, kind="stable")[:, :top_k]
-        chosen = np.exp(np.take_along_axis(logits, best, axis=1))
-        probabilities[first : first + rows] = chosen / np.exp(logits).sum(axis=1, keepdims=True)
-        words += [[vocabulary.words[i] for i in row] for row in best]
-    return Expected(words, probabilities)
+        best = np.argsort(-log_probabilities, axis=1, kind="stable")[:, : self._top_k]
+        self._words += [[self._vocabulary.words[i] for i in row] for row in best]
+        self._probabilities.append(np.exp(np.take_along_axis(log_probabilities, best, axis=1)))
+
+    def all(self) -> Expected:
+        return Expected(self._words, np.concatenate(self._probabilities))
+
+
+def _log_probabilities(outputs: np.ndarray, W: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Natural logarithms (places, vocabulary)."""
+    return _normalised(outputs @ W.T + b)
+
+
+def _normalised(logits: np.ndarray) -> np.ndarray:
+    logits -= logits.max(axis=1, keepdims=True)
+    logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return logits
