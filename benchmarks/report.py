@@ -50,7 +50,7 @@ def write_json(results: dict, path: Path) -> None:
 def table(results: dict) -> str:
     """Lay the figures out in lines of Markdown."""
     rows = [
-        ("", "program", "tokens/s", "time", "GFLOP/s", "share of product rate", "peak memory"),
+        ("part", "program", "tokens/s", "time", "GFLOP/s", "share of product rate", "peak memory"),
         *_rows(results["parts"]),
     ]
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
