@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 
 import keras
 import numpy as np
@@ -11,6 +11,7 @@ from keras import ops
 
 from elmolib.layers.char_cnn import CharCNN
 from elmolib.layers.projected_lstm import ProjectedLSTM
+from elmolib.layers.stored import stored_or
 from elmolib.layers.timestep_dropout import TimestepDropout
 from elmolib.options import BiLMOptions
 
@@ -28,6 +29,8 @@ class BiLM(keras.Model):
         dropout: rate, on the input of every LSTM and on the output of the last.
         timestep_dropout: rate at which whole word positions are dropped before the LSTMs.
         seed: begins the sequence of all random masks.
+        values: what the weights begin with, arrays by published name, each taken out of the mapping
+            as it is used; or None for random weights.
 
     Call arguments:
         characters: integer tensor (words, characters), the distinct words of the batch, or
@@ -54,6 +57,7 @@ class BiLM(keras.Model):
         dropout: float = 0.0,
         timestep_dropout: float = 0.0,
         seed: int = 0,
+        values: MutableMapping[str, np.ndarray] | None = None,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
@@ -77,25 +81,33 @@ class BiLM(keras.Model):
             ]
             for direction in ("forward", "backward")
         ]
-        self.build()
+        self._create_weights(values)
 
-    def build(self, input_shape=None) -> None:
-        """Create all weights."""
-        self.char_cnn.build()
-        for lstm in self.lstms[0] + self.lstms[1]:
-            lstm.build((None, None, self.options.projection_dim))
+    def _create_weights(self, values: MutableMapping[str, np.ndarray] | None) -> None:
+        """Create all weights, from `values` if there are any."""
+        dim = self.options.projection_dim
+        self.char_cnn.build(values=values)
+        for d, lstms in enumerate(self.lstms):
+            for layer, lstm in enumerate(lstms):
+                lstm.build((None, None, dim), values, f"{self._cell(d, layer)}/")
         self.softmax_W = self.softmax_b = None
         if self.vocabulary_size is not None:
-            dim = self.options.projection_dim
+            random = keras.initializers.RandomNormal(stddev=1.0 / math.sqrt(dim))
             self.softmax_W = self.add_weight(
                 name="softmax_W",
                 shape=(self.vocabulary_size, dim),
-                initializer=keras.initializers.RandomNormal(stddev=1.0 / math.sqrt(dim)),
+                initializer=stored_or(values, "softmax/W", random),
             )
             self.softmax_b = self.add_weight(
-                name="softmax_b", shape=(self.vocabulary_size,), initializer="zeros"
+                name="softmax_b",
+                shape=(self.vocabulary_size,),
+                initializer=stored_or(values, "softmax/b", "zeros"),
             )
         self.built = True
+
+    @staticmethod
+    def _cell(direction: int, layer: int) -> str:
+        return f"RNN_{direction}/RNN/MultiRNNCell/Cell{layer}/LSTMCell"
 
     def call(self, characters, words, state, lengths=None, training: bool = False):
         """Compute all layers in both directions."""
@@ -157,7 +169,7 @@ class BiLM(keras.Model):
             named["CNN_proj/W_proj"], named["CNN_proj/b_proj"] = cnn.W_proj, cnn.b_proj
         for d, lstms in enumerate(self.lstms):
             for layer, lstm in enumerate(lstms):
-                cell = f"RNN_{d}/RNN/MultiRNNCell/Cell{layer}/LSTMCell"
+                cell = self._cell(d, layer)
                 named[f"{cell}/W_0"], named[f"{cell}/B"] = lstm.kernel, lstm.bias
                 if lstm.projection is not None:
                     named[f"{cell}/W_P_0"] = lstm.projection
@@ -171,14 +183,13 @@ class BiLM(keras.Model):
 
         Args:
             options: the architecture.
-            arrays: float arrays under the names and in the shapes of `named_variables`.
+            arrays: float arrays under the names and in the shapes of `named_variables`. Give a
+                dict that nobody else holds with `values=` to `BiLM` to save memory.
             **kwargs: what else the constructor takes.
         """
         softmax = arrays.get("softmax/W")
-        bilm = cls(options, None if softmax is None else len(softmax), **kwargs)
-        for name, variable in bilm.named_variables().items():
-            variable.assign(arrays[name])
-        return bilm
+        size = None if softmax is None else len(softmax)
+        return cls(options, size, values=dict(arrays), **kwargs)
 
     def get_config(self) -> dict:
         """Return the arguments that make this model again."""

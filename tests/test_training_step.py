@@ -56,7 +56,7 @@ def window(expected, w: int, sampled: bool) -> Batch:
         spelled.reshape(-1, spelled.shape[-1]), axis=0, return_inverse=True
     )
     common = {
-        "characters": characters,
+        "characters": (characters,),
         "words": words.reshape(targets.shape).astype(np.int32),
         "weights": np.ones(targets.shape[1:], np.float32),
     }

@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from elmolib.layers.highway import Highway
+from elmolib.layers.stored import stored_or
 from elmolib.options import N_CHARACTERS, BiLMOptions
 
 
@@ -36,36 +37,30 @@ class CharCNN(keras.Layer):
         self.activation = keras.activations.get(options.activation)
         self.highways = [Highway(name=f"highway_{i}") for i in range(options.n_highway)]
 
-    def build(self, input_shape: tuple[int | None, ...] | None = None) -> None:
-        """Create the weights, each in the shape in which it is stored."""
+    def build(self, input_shape: tuple[int | None, ...] | None = None, values=None) -> None:
+        """Create the weights, each in the shape in which it is stored; from `values` if any."""
+
+        def weight(name: str, shape: tuple[int, ...], initializer):
+            stored = stored_or(values, name, initializer)
+            return self.add_weight(name=name.replace("/", "_"), shape=shape, initializer=stored)
+
         options = self.options
         dim, n_filters = options.char_embedding_dim, options.n_filters
-        self.char_embed = self.add_weight(
-            name="char_embed",
-            shape=(N_CHARACTERS, dim),
-            initializer=keras.initializers.RandomUniform(-1.0, 1.0),
-        )
+        uniform, normal = keras.initializers.RandomUniform, keras.initializers.RandomNormal
+        self.char_embed = weight("char_embed", (N_CHARACTERS, dim), uniform(-1.0, 1.0))
         self.kernels, self.biases = [], []
         for i, (width, count) in enumerate(options.filters):
-            if options.activation == "relu":
-                initializer = keras.initializers.RandomUniform(-0.05, 0.05)
-            else:
-                initializer = keras.initializers.RandomNormal(stddev=math.sqrt(1 / (width * dim)))
-            shape = (1, width, dim, count)
-            self.kernels.append(self.add_weight(shape, name=f"W_cnn_{i}", initializer=initializer))
-            self.biases.append(self.add_weight((count,), name=f"b_cnn_{i}", initializer="zeros"))
-        for highway in self.highways:
-            highway.build((None, n_filters))
+            spread = math.sqrt(1 / (width * dim))
+            random = uniform(-0.05, 0.05) if options.activation == "relu" else normal(stddev=spread)
+            self.kernels.append(weight(f"CNN/W_cnn_{i}", (1, width, dim, count), random))
+            self.biases.append(weight(f"CNN/b_cnn_{i}", (count,), "zeros"))
+        for i, highway in enumerate(self.highways):
+            highway.build((None, n_filters), values, f"CNN_high_{i}/")
         self.W_proj = self.b_proj = None
         if n_filters != options.projection_dim:
-            self.W_proj = self.add_weight(
-                name="W_proj",
-                shape=(n_filters, options.projection_dim),
-                initializer=keras.initializers.RandomNormal(stddev=math.sqrt(1 / n_filters)),
-            )
-            self.b_proj = self.add_weight(
-                name="b_proj", shape=(options.projection_dim,), initializer="zeros"
-            )
+            random = normal(stddev=math.sqrt(1 / n_filters))
+            self.W_proj = weight("CNN_proj/W_proj", (n_filters, options.projection_dim), random)
+            self.b_proj = weight("CNN_proj/b_proj", (options.projection_dim,), "zeros")
         self.built = True
 
     def call(self, *groups):

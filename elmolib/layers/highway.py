@@ -7,6 +7,8 @@ import math
 import keras
 from keras import ops
 
+from elmolib.layers.stored import stored_or
+
 
 @keras.saving.register_keras_serializable(package="elmolib")
 class Highway(keras.Layer):
@@ -31,16 +33,20 @@ class Highway(keras.Layer):
         arrays `CNN_high_*`, where "carry" is the gate that lets the transformed input pass.
     """
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Create the two square matrices and their biases."""
+    def build(self, input_shape: tuple[int | None, ...], values=None, prefix: str = "") -> None:
+        """Create the two square matrices and their biases, from `values` if there are any."""
+
+        def weight(name: str, shape: tuple[int, ...], initializer):
+            stored = stored_or(values, f"{prefix}{name}", initializer)
+            return self.add_weight(name=name, shape=shape, initializer=stored)
+
         features = input_shape[-1]
         normal = keras.initializers.RandomNormal(stddev=math.sqrt(1.0 / features))
-        self.W_carry = self.add_weight(shape=(features, features), initializer=normal.clone())
-        self.b_carry = self.add_weight(
-            shape=(features,), initializer=keras.initializers.Constant(-2.0)
-        )
-        self.W_transform = self.add_weight(shape=(features, features), initializer=normal.clone())
-        self.b_transform = self.add_weight(shape=(features,), initializer="zeros")
+        square = (features, features)
+        self.W_carry = weight("W_carry", square, normal.clone())
+        self.b_carry = weight("b_carry", (features,), keras.initializers.Constant(-2.0))
+        self.W_transform = weight("W_transform", square, normal.clone())
+        self.b_transform = weight("b_transform", (features,), "zeros")
         self.built = True
 
     def call(self, x):

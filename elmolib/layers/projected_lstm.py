@@ -5,6 +5,8 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from elmolib.layers.stored import stored_or
+
 LONGEST_UNROLLED = 32
 """Up to so many steps, a loop whose length is known is written out, which is faster to train."""
 
@@ -51,22 +53,20 @@ class ProjectedLSTM(keras.Layer):
         self.cell_clip = cell_clip
         self.proj_clip = proj_clip
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Create the weights, each in the shape in which it is stored."""
+    def build(self, input_shape: tuple[int | None, ...], values=None, prefix: str = "") -> None:
+        """Create the weights, each in the shape in which it is stored; from `values` if any."""
+
+        def weight(name: str, shape: tuple[int, ...], initializer):
+            stored = stored_or(values, f"{prefix}{name}", initializer)
+            return self.add_weight(name=name, shape=shape, initializer=stored)
+
         self.input_dim = input_shape[-1]
-        self.kernel = self.add_weight(
-            name="W_0",
-            shape=(self.input_dim + self.projection_dim, 4 * self.dim),
-            initializer="glorot_uniform",
-        )
-        self.bias = self.add_weight(name="B", shape=(4 * self.dim,), initializer="zeros")
+        gates = 4 * self.dim
+        self.kernel = weight("W_0", (self.input_dim + self.projection_dim, gates), "glorot_uniform")
+        self.bias = weight("B", (gates,), "zeros")
         self.projection = None
         if self.projection_dim != self.dim:
-            self.projection = self.add_weight(
-                name="W_P_0",
-                shape=(self.dim, self.projection_dim),
-                initializer="glorot_uniform",
-            )
+            self.projection = weight("W_P_0", (self.dim, self.projection_dim), "glorot_uniform")
         self.built = True
 
     def call(self, x, c, h, lengths=None):
