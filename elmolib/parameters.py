@@ -149,6 +149,14 @@ class Parameters(BaseModel):
     clip_norm: Positive = Field(default=10.0, description="bound on the norm of the gradients")
     max_steps: Count | None = Field(default=None, description="stop after so many steps, or null")
 
+    checkpoint_minutes: Positive | None = Field(
+        default=10.0, description="minutes between checkpoints, or null"
+    )
+    checkpoint_steps: Count | None = Field(
+        default=None, description="steps between checkpoints, or null"
+    )
+    keep_checkpoints: Count = Field(default=2, description="checkpoints kept, the latest ones")
+
     metrics_every: Count = Field(default=5, description="epochs between detailed metrics")
     pictures_every: Count = Field(default=10, description="epochs between pictures")
     sentence: Annotated[str, Field(pattern=r"\S")] = Field(
@@ -331,6 +339,7 @@ _HEADINGS = {
     "pretrained": "The model",
     "dropout": "What training drops",
     "epochs": "Training",
+    "checkpoint_minutes": "Checkpoints, besides one at the end of each epoch",
     "metrics_every": "What is reported",
 }
 
