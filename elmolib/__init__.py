@@ -21,6 +21,7 @@ _HOME = {
     "ElmoEmbedder": "elmo",
     "ElmoEmbedding": "layers.elmo_embedding",
     "ElmolibError": "errors",
+    "EmbeddedCorpus": "corpus_embedding",
     "Highway": "layers.highway",
     "Parameters": "parameters",
     "PreparedCorpus": "corpus",

@@ -66,17 +66,21 @@ class Prediction(NamedTuple):
         )
 
     def table(self) -> pd.DataFrame:
-        """Lay out each direction's words and probabilities in a column per word."""
-        directions = {"forward": self.forward, "backward": self.backward}
+        """Lay out each direction's words, and the substitutes, in a column per word."""
+        rows = {
+            "forward": self.forward,
+            "backward": self.backward,
+            "substitutes": self.substitutes,
+        }
         return pd.DataFrame(
             [
                 [
                     " | ".join(f"{word} {p:.0%}" for word, p in zip(words, row, strict=True))
                     for words, row in zip(expected.words, expected.probabilities, strict=True)
                 ]
-                for expected in directions.values()
+                for expected in rows.values()
             ],
-            index=list(directions),
+            index=list(rows),
             columns=self.sentence,
         )
 

@@ -149,6 +149,16 @@ def test_substitutes_fit_both_sides_and_are_other_words(embedder, weights):
         )
 
 
+def test_the_table_has_a_row_for_each_direction_and_one_for_both(embedder):
+    predicted = embedder.predict("the bank", top_k=2)
+    table = predicted.table()
+    assert list(table.index) == ["forward", "backward", "substitutes"]
+    assert list(table.columns) == ["the", "bank"]
+    first, second = predicted.substitutes.words[1]
+    p, q = predicted.substitutes.probabilities[1]
+    assert table.loc["substitutes", "bank"] == f"{first} {p:.0%} | {second} {q:.0%}"
+
+
 def test_more_words_than_there_are_and_no_words_at_all_do_no_harm(embedder):
     predicted = embedder.predict("the bank", top_k=1000)
     assert predicted.forward.probabilities.shape == (2, len(WORDS))
