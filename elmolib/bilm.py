@@ -11,7 +11,7 @@ from keras import ops
 
 from elmolib.layers.char_cnn import CharCNN
 from elmolib.layers.projected_lstm import ProjectedLSTM
-from elmolib.layers.stored import stored_or
+from elmolib.layers.stored import Choice, fresh, stored
 from elmolib.layers.timestep_dropout import TimestepDropout
 from elmolib.options import BiLMOptions
 
@@ -81,27 +81,26 @@ class BiLM(keras.Model):
             ]
             for direction in ("forward", "backward")
         ]
-        self._create_weights(values)
+        self._create_weights(fresh if values is None else stored(values))
 
-    def _create_weights(self, values: MutableMapping[str, np.ndarray] | None) -> None:
-        """Create all weights, from `values` if there are any."""
+    def _create_weights(self, choose: Choice) -> None:
         dim = self.options.projection_dim
-        self.char_cnn.build(values=values)
+        self.char_cnn.create_weights(choose)
         for d, lstms in enumerate(self.lstms):
             for layer, lstm in enumerate(lstms):
-                lstm.build((None, None, dim), values, f"{self._cell(d, layer)}/")
+                lstm.create_weights(dim, choose, f"{self._cell(d, layer)}/")
         self.softmax_W = self.softmax_b = None
         if self.vocabulary_size is not None:
             random = keras.initializers.RandomNormal(stddev=1.0 / math.sqrt(dim))
             self.softmax_W = self.add_weight(
                 name="softmax_W",
                 shape=(self.vocabulary_size, dim),
-                initializer=stored_or(values, "softmax/W", random),
+                initializer=choose("softmax/W", random),
             )
             self.softmax_b = self.add_weight(
                 name="softmax_b",
                 shape=(self.vocabulary_size,),
-                initializer=stored_or(values, "softmax/b", "zeros"),
+                initializer=choose("softmax/b", "zeros"),
             )
         self.built = True
 

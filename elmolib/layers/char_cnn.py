@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from elmolib.layers.highway import Highway
-from elmolib.layers.stored import stored_or
+from elmolib.layers.stored import Choice, fresh
 from elmolib.options import N_CHARACTERS, BiLMOptions
 
 
@@ -37,12 +37,16 @@ class CharCNN(keras.Layer):
         self.activation = keras.activations.get(options.activation)
         self.highways = [Highway(name=f"highway_{i}") for i in range(options.n_highway)]
 
-    def build(self, input_shape: tuple[int | None, ...] | None = None, values=None) -> None:
-        """Create the weights, each in the shape in which it is stored; from `values` if any."""
+    def build(self, input_shape: tuple[int | None, ...] | None = None) -> None:
+        """Create the weights with random values."""
+        self.create_weights(fresh)
 
-        def weight(name: str, shape: tuple[int, ...], initializer):
-            stored = stored_or(values, name, initializer)
-            return self.add_weight(name=name.replace("/", "_"), shape=shape, initializer=stored)
+    def create_weights(self, choose: Choice) -> None:
+        """Create the weights, each in the shape in which it is stored, as `choose` says."""
+
+        def weight(name: str, shape: tuple[int, ...], usual):
+            chosen = choose(name, usual)
+            return self.add_weight(name=name.replace("/", "_"), shape=shape, initializer=chosen)
 
         options = self.options
         dim, n_filters = options.char_embedding_dim, options.n_filters
@@ -55,7 +59,7 @@ class CharCNN(keras.Layer):
             self.kernels.append(weight(f"CNN/W_cnn_{i}", (1, width, dim, count), random))
             self.biases.append(weight(f"CNN/b_cnn_{i}", (count,), "zeros"))
         for i, highway in enumerate(self.highways):
-            highway.build((None, n_filters), values, f"CNN_high_{i}/")
+            highway.create_weights(n_filters, choose, f"CNN_high_{i}/")
         self.W_proj = self.b_proj = None
         if n_filters != options.projection_dim:
             random = normal(stddev=math.sqrt(1 / n_filters))

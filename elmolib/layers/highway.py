@@ -7,7 +7,7 @@ import math
 import keras
 from keras import ops
 
-from elmolib.layers.stored import stored_or
+from elmolib.layers.stored import Choice, fresh
 
 
 @keras.saving.register_keras_serializable(package="elmolib")
@@ -33,14 +33,17 @@ class Highway(keras.Layer):
         arrays `CNN_high_*`, where "carry" is the gate that lets the transformed input pass.
     """
 
-    def build(self, input_shape: tuple[int | None, ...], values=None, prefix: str = "") -> None:
-        """Create the two square matrices and their biases, from `values` if there are any."""
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Create the weights with random values."""
+        self.create_weights(input_shape[-1], fresh)
 
-        def weight(name: str, shape: tuple[int, ...], initializer):
-            stored = stored_or(values, f"{prefix}{name}", initializer)
-            return self.add_weight(name=name, shape=shape, initializer=stored)
+    def create_weights(self, features: int, choose: Choice, prefix: str = "") -> None:
+        """Create the two square matrices and their biases, as `choose` says."""
 
-        features = input_shape[-1]
+        def weight(name: str, shape: tuple[int, ...], usual):
+            chosen = choose(f"{prefix}{name}", usual)
+            return self.add_weight(name=name, shape=shape, initializer=chosen)
+
         normal = keras.initializers.RandomNormal(stddev=math.sqrt(1.0 / features))
         square = (features, features)
         self.W_carry = weight("W_carry", square, normal.clone())

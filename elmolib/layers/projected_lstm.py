@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from elmolib.layers.stored import stored_or
+from elmolib.layers.stored import Choice, fresh
 
 LONGEST_UNROLLED = 32
 """Up to so many steps, a loop whose length is known is written out, which is faster to train."""
@@ -53,14 +53,18 @@ class ProjectedLSTM(keras.Layer):
         self.cell_clip = cell_clip
         self.proj_clip = proj_clip
 
-    def build(self, input_shape: tuple[int | None, ...], values=None, prefix: str = "") -> None:
-        """Create the weights, each in the shape in which it is stored; from `values` if any."""
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Create the weights with random values."""
+        self.create_weights(input_shape[-1], fresh)
 
-        def weight(name: str, shape: tuple[int, ...], initializer):
-            stored = stored_or(values, f"{prefix}{name}", initializer)
-            return self.add_weight(name=name, shape=shape, initializer=stored)
+    def create_weights(self, input_dim: int, choose: Choice, prefix: str = "") -> None:
+        """Create the weights, each in the shape in which it is stored, as `choose` says."""
 
-        self.input_dim = input_shape[-1]
+        def weight(name: str, shape: tuple[int, ...], usual):
+            chosen = choose(f"{prefix}{name}", usual)
+            return self.add_weight(name=name, shape=shape, initializer=chosen)
+
+        self.input_dim = input_dim
         gates = 4 * self.dim
         self.kernel = weight("W_0", (self.input_dim + self.projection_dim, gates), "glorot_uniform")
         self.bias = weight("B", (gates,), "zeros")

@@ -7,20 +7,27 @@ from collections.abc import Callable, MutableMapping
 import numpy as np
 from keras import ops
 
+Initializer = str | Callable
+Choice = Callable[[str, Initializer], Initializer]
+"""Chooses a weight's initializer, given its published name and the usual initializer."""
 
-def stored_or(
-    values: MutableMapping[str, np.ndarray] | None, name: str, otherwise: str | Callable
-) -> str | Callable:
-    """Return an initializer that takes an array out of `values`.
 
-    Taken out as it is used, no array is held twice: a large model loads in little more than the
-    memory that its weights need.
+def fresh(name: str, usual: Initializer) -> Initializer:
+    """Begin with the usual random values."""
+    return usual
+
+
+def stored(values: MutableMapping[str, np.ndarray]) -> Choice:
+    """Begin with stored values.
+
+    Each array is taken out of `values` as it is used, so that none is held twice: a large model
+    loads in little more than the memory that its weights need.
 
     Args:
-        values: arrays by their published names, or None.
-        name: the published name of the weight.
-        otherwise: the initializer to use where `values` is None.
+        values: arrays by published name.
     """
-    if values is None:
-        return otherwise
-    return lambda shape, dtype=None: ops.convert_to_tensor(values.pop(name), dtype)
+
+    def choose(name: str, usual: Initializer) -> Initializer:
+        return lambda shape, dtype=None: ops.convert_to_tensor(values.pop(name), dtype)
+
+    return choose
