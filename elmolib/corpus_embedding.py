@@ -9,6 +9,7 @@ many lines are done. A kill at any moment costs no more than that block.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -270,7 +271,7 @@ def _lay_out(
     dim = 2 * options.projection_dim
     lengths = array("q")
     with _new(part) as unfinished:
-        with unfinished.open("wb+") as plain_file, _new_hdf5(plain_file) as file:
+        with _PlainFile(unfinished, "wb+") as plain_file, _new_hdf5(plain_file) as file:
             make = _DatasetMaker(file, DTYPES[facts["dtype"]])
             text = file.create_dataset(
                 "text",
@@ -294,9 +295,11 @@ def _lay_out(
                     lengths.append(len(words))
                 text.resize((len(lengths),))
                 text[len(lengths) - len(lines) :] = [" ".join(words) for words in lines]
+                plain_file.raise_failure()
             file.create_dataset("lengths", data=np.array(lengths, "<i8"), track_times=False)
             file.create_dataset("lines_done", data=np.array(0, "<i8"), track_times=False)
             file.attrs[FACTS] = np.bytes_(json.dumps(facts, sort_keys=True))
+        plain_file.raise_failure()
         _require_space(unfinished, part)
 
 
@@ -317,16 +320,47 @@ def _new(part: Path) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
-def _new_hdf5(plain_file: BinaryIO) -> h5py.File:
+class _PlainFile(io.FileIO):
+    """A file for HDF5 to write to, which crashes where the disk is full and it is told so.
+
+    So writing to it never fails; whether it did is asked afterwards.
+    """
+
+    failure: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write all of the data, or remember why not."""
+        left = memoryview(data).cast("B")
+        try:
+            while self.failure is None and len(left):
+                left = left[super().write(left) :]
+        except OSError as error:
+            self.failure = error
+        return len(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the length, or remember why not."""
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.failure = error
+            return self.tell()
+
+    def raise_failure(self) -> None:
+        """Raise what went wrong, if anything did."""
+        if self.failure is not None:
+            raise self.failure
+
+
+def _new_hdf5(plain_file: _PlainFile) -> h5py.File:
     """Begin an HDF5 file that lists its datasets in order and holds no time of day."""
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
     access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
-    # Through a Python file, because HDF5's own access to a full disk can crash the process.
     access.set_fileobj_driver(h5py.h5fd.fileobj_driver, plain_file)
     creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
     creation.set_link_creation_order(h5py.h5p.CRT_ORDER_TRACKED | h5py.h5p.CRT_ORDER_INDEXED)
     creation.set_obj_track_times(False)
-    name = plain_file.name.encode()
+    name = os.fsencode(plain_file.name)
     return h5py.File(h5py.h5f.create(name, h5py.h5f.ACC_TRUNC, fcpl=creation, fapl=access))
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -135,6 +137,46 @@ def test_a_disk_that_is_too_small_is_named_before_it_is_full(embedder, tmp_path,
     with pytest.raises(CorpusError, match="would have .* kB, but its disk has only 7 bytes left"):
         embedder.embed_corpus(text, tmp_path / "out.h5")
     assert [*tmp_path.iterdir()] == [text]
+
+
+@pytest.mark.parametrize("limit", [0, 100, 3000, 20_000, 60_000])
+def test_a_disk_that_fills_up_while_the_file_is_laid_out_is_an_error_and_no_crash(
+    embedder, tmp_path, text, limit
+):
+    """A limit on the size of files fails writes as a full disk does."""
+    text.write_text("the bank\n" * 1000)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(
+            CorpusError, match=r"out\.h5\.part cannot be written \(File too large\)"
+        ):
+            embedder.embed_corpus(text, tmp_path / "out.h5")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [*tmp_path.iterdir()] == [text]
+
+
+def test_a_disk_that_fills_up_later_costs_nothing_that_was_done(
+    embedder, tmp_path, text, monkeypatch
+):
+    monkeypatch.setattr(corpus_embedding, "BLOCK_WORDS", 3)
+    whole = embedder.embed_corpus(text, tmp_path / "whole.h5").read_bytes()
+    results = iter([None, None, None, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))])
+
+    def fsync(file):
+        if error := next(results):
+            raise error
+
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(CorpusError, match=r"out\.h5\.part cannot be written \(No space left"),
+    ):
+        patch.setattr(os, "fsync", fsync)
+        embedder.embed_corpus(text, tmp_path / "out.h5")
+    with h5py.File(tmp_path / "out.h5.part") as file:
+        assert file["lines_done"][()] > 0
+    assert embedder.embed_corpus(text, tmp_path / "out.h5").read_bytes() == whole
 
 
 @pytest.mark.parametrize(
