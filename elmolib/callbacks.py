@@ -14,6 +14,7 @@ import pandas as pd
 from elmolib import plots
 from elmolib.corpus import PreparedCorpus
 from elmolib.embedding import SentenceEncoder
+from elmolib.errors import TrainingError
 from elmolib.evaluation import (
     DIRECTIONS,
     accuracy,
@@ -23,7 +24,7 @@ from elmolib.evaluation import (
     sentences_of,
     spread_sentences,
 )
-from elmolib.files import replacing
+from elmolib.files import remove_unfinished, replacing
 from elmolib.neighbours import ContextNeighbours
 from elmolib.parameters import Parameters
 from elmolib.prediction import Prediction, predict
@@ -47,7 +48,7 @@ class DetailedMetrics(keras.callbacks.Callback):
         heatmap.png, neighbours.png,        every `pictures_every` epochs
         neighbours.csv
 
-    When training ends and an epoch, or part of one, was not reported yet, a last report covers it.
+    When training ends with an epoch, or part of one, that is not due, a last report covers it.
     Without held-out text there is only the heatmap, and one printed sentence says so. The same
     weights give the same files.
 
@@ -94,8 +95,7 @@ class DetailedMetrics(keras.callbacks.Callback):
         self.n_examples = n_examples
         self.n_neighbours = n_neighbours
         self.show = show
-        self._epoch_is_finished = True
-        self._unreported: dict[str, list[int]] = {METRICS: [], PICTURES: []}
+        self._epoch, self._epoch_is_finished = 0, True
 
     @classmethod
     def of(cls, corpus: PreparedCorpus, parameters: Parameters) -> DetailedMetrics:
@@ -120,32 +120,43 @@ class DetailedMetrics(keras.callbacks.Callback):
             )
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Remember what the next report has to cover."""
-        self._epoch_is_finished = False
-        for epochs in self._unreported.values():
-            epochs.append(epoch + 1)
+        """Remember what the next report is about."""
+        self._epoch, self._epoch_is_finished = epoch + 1, False
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Report if it is time."""
-        self._epoch_is_finished = True
-        self._report([kind for kind, every in self.every.items() if (epoch + 1) % every == 0])
+        self._epoch, self._epoch_is_finished = epoch + 1, True
+        self._report([kind for kind in self.every if self._is_due(kind)])
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        """Report what has not been reported."""
-        self._report([kind for kind, epochs in self._unreported.items() if epochs])
+        """Report on the last epoch unless that is done."""
+        if self._epoch == 0 and logs:
+            # Nothing was left to train, but a run killed after its last step lacks this report.
+            self._epoch = math.ceil(logs["epoch"])
+            self._epoch_is_finished = logs["epoch"] == self._epoch
+        if self._epoch > 0:
+            self._report([kind for kind in self.every if not self._is_due(kind)])
+
+    def _is_due(self, kind: str) -> bool:
+        return self._epoch_is_finished and self._epoch % self.every[kind] == 0
 
     def _report(self, kinds: Sequence[str]) -> None:
         if not kinds:
             return
         self._encoder.forget_words()
-        epoch = self._unreported[kinds[0]][-1]
-        folder = self.folder / f"epoch_{epoch:03d}"
-        if METRICS in kinds and self.corpus.heldout is not None:
-            self._report_metrics(folder)
-        if PICTURES in kinds:
-            self._draw(folder, epoch)
-        for kind in kinds:
-            self._unreported[kind].clear()
+        folder = self.folder / f"epoch_{self._epoch:03d}"
+        # Of a report that a kill broke off, and that is now made again.
+        remove_unfinished(folder)
+        try:
+            if METRICS in kinds and self.corpus.heldout is not None:
+                self._report_metrics(folder)
+            if PICTURES in kinds:
+                self._draw(folder)
+        except OSError as error:
+            raise TrainingError(
+                f"The report {folder} cannot be written ({error.strerror or error}): see to it and "
+                "start again, the run goes on from its last checkpoint."
+            ) from None
         if self.show:
             print(f"{' and '.join(kinds)} saved in {folder}", flush=True)
 
@@ -159,11 +170,11 @@ class DetailedMetrics(keras.callbacks.Callback):
 
     def _metrics(self) -> dict[str, Any]:
         scores = score_heldout(self.model, self.corpus, self.n_targets)
-        epochs = self._unreported[METRICS]
+        every = self.every[METRICS]
         metrics: dict[str, Any] = {
-            "epoch": epochs[-1],
+            "epoch": self._epoch,
             "epoch_is_finished": self._epoch_is_finished,
-            "covers_epochs": [epochs[0], epochs[-1]],
+            "covers_epochs": [(self._epoch - 1) // every * every + 1, self._epoch],
             "n_targets": scores.targets.shape[1],
             "vocabulary_size": len(self.corpus.vocabulary),
             "min_targets": self.min_targets,
@@ -180,13 +191,22 @@ class DetailedMetrics(keras.callbacks.Callback):
             }
         return metrics
 
+    def _last_epoch_covered(self) -> int:
+        """Find in the folder, which a run that goes on finds again, up to where reports reach."""
+        covered = [0]
+        for path in self.folder.glob("epoch_*/metrics.json"):
+            earlier = json.loads(path.read_text(encoding="utf-8"))
+            if earlier["epoch_is_finished"] and earlier["epoch"] < self._epoch:
+                covered.append(earlier["epoch"])
+        return max(covered)
+
     def _predictions(self) -> list[Prediction]:
         sentences = example_sentences(self.corpus, self.n_examples)
         return predict(self.model, self.corpus.vocabulary, sentences, encoder=self._encoder)
 
-    def _draw(self, folder: Path, epoch: int) -> None:
+    def _draw(self, folder: Path) -> None:
         (layers,) = self._encoder.encode([self.words])
-        heatmap = plots.heatmap(self.words, layers[-1], title=f"top layer, epoch {epoch}")
+        heatmap = plots.heatmap(self.words, layers[-1], title=f"top layer, epoch {self._epoch}")
         plots.save(heatmap.figure, folder / "heatmap.png")
         if self.corpus.heldout is None:
             return

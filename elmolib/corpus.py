@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from elmolib import wikipedia
+from elmolib.checkpoint import has_checkpoints
 from elmolib.chunks import (
     HELDOUT,
     SIDES,
@@ -40,11 +41,12 @@ from elmolib.chunks import (
 from elmolib.errors import CorpusError, TextError
 from elmolib.fine_tuning import KEEP_VOCABULARY, pretrained_words
 from elmolib.lexicon import Lexicon, SortedWords, reordered_words
+from elmolib.locks import alone_in
 from elmolib.parameters import Parameters
 from elmolib.text import Tokenizer
 from elmolib.vocabulary import SPECIAL_WORDS, Vocabulary, read_words
 
-FORMAT = 1
+FORMAT = 2
 RECORD = "corpus.json"
 VOCABULARY = "vocabulary.txt"
 
@@ -105,7 +107,8 @@ class PreparedCorpus:
 
     Attributes:
         record: dictionary from `corpus.json`: `made_from` (parameters and files), `made_with`
-            (versions), `counts`, and `files` (sizes in bytes).
+            (versions), `counts`, `files` (sizes in bytes) and `sha256` (checksums of the files).
+        fingerprints: checksums of what training depends on, by what it is called.
         train, heldout: the two `Split`s; `heldout` is None where nothing was held out.
         lexicon: every distinct word of both, numbered `<S>`, `</S>`, `<UNK>`, then what the softmax
             knows, then the rest, each by falling count in the training text and by code point among
@@ -135,6 +138,11 @@ class PreparedCorpus:
                 else None
             )
             self._tokenizer_settings = self.record["made_from"]["tokenizer"]
+            self.fingerprints = {
+                "training text": self._fingerprint(f"{TRAIN}_", "lexicon_text", "lexicon_offsets"),
+                "held-out text": self._fingerprint(f"{HELDOUT}_"),
+                "vocabulary": self._fingerprint(VOCABULARY),
+            }
         except (KeyError, TypeError, AttributeError):
             raise _damaged(self.path / RECORD) from None
         offsets = self._array("lexicon_offsets", np.int64, self._n_lexicon + 1)
@@ -153,6 +161,12 @@ class PreparedCorpus:
     def tokenizer(self) -> Tokenizer:
         """What cut the text into sentences and words."""
         return Tokenizer.from_json(self._tokenizer_settings, str(self.path / RECORD))
+
+    def _fingerprint(self, *beginnings: str) -> str:
+        """The checksum of all files whose names begin so, taken together."""
+        sums = self.record["sha256"]
+        chosen = sorted(name for name in self.record["files"] if name.startswith(beginnings))
+        return hashlib.sha256(" ".join(sums[name] for name in chosen).encode()).hexdigest()
 
     def _check_sizes(self, files: dict[str, int]) -> None:
         for name, size in files.items():
@@ -203,7 +217,8 @@ def prepare_corpus(
             sentence for training or none to hold out.
         VocabularyError: the vocabulary file is broken.
         WeightsError: the pretrained model whose vocabulary is to be kept has none.
-        CorpusError: the corpus that is there is damaged, or its folder holds something else.
+        CorpusError: the corpus that is there is damaged, its folder holds something else, another
+            process prepares it, or a run that was trained on it has other parameters.
 
     Warns:
         UserWarning: sentences of `heldout_text` also stand in `text`.
@@ -222,11 +237,14 @@ def prepare_corpus(
     settings = _settings(parameters, kept_words)
     if _is_occupied(folder):
         corpus = PreparedCorpus(folder)
-        if _is_made_from(corpus.record, settings, sources):
+        changes = _changes(corpus.record, settings, sources)
+        if not changes:
             return corpus
+        _refuse_to_change_a_run(parameters, changes)
         _refuse_foreign_files(corpus)
     vocabulary_words = kept_words or _vocabulary_words(parameters, tokenizer)
-    with _replacing_folder(folder) as unfinished:
+    lock = folder.parent / f".{folder.name}.lock"
+    with alone_in(folder, lock, CorpusError), _replacing_folder(folder) as unfinished:
         work = unfinished / "work"
         work.mkdir()
         rules = _rules(parameters, tokenizer)
@@ -344,15 +362,16 @@ class Source:
         now = self.path.stat()
         if was["role"] != self.role or was["size"] != now.st_size:
             return False
-        return was["modified_ns"] == now.st_mtime_ns or was["sha256"] == self._sha256()
+        return was["modified_ns"] == now.st_mtime_ns or was["sha256"] == _sha256(self.path)
 
     def fingerprint(self) -> Fingerprint:
         now = self.path.stat()
-        return Fingerprint(self.role, self.name, now.st_size, now.st_mtime_ns, self._sha256())
+        return Fingerprint(self.role, self.name, now.st_size, now.st_mtime_ns, _sha256(self.path))
 
-    def _sha256(self) -> str:
-        with self.path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _sources(parameters: Parameters) -> list[Source]:
@@ -620,6 +639,7 @@ def _write_record(folder: Path, made_from: dict, counts: dict) -> None:
         },
         "counts": counts,
         "files": {file.name: file.stat().st_size for file in sorted(folder.iterdir())},
+        "sha256": {file.name: _sha256(file) for file in sorted(folder.iterdir())},
     }
     text = json.dumps(record, indent=2, ensure_ascii=False)
     (folder / RECORD).write_text(text + "\n", encoding="utf-8")
@@ -696,16 +716,32 @@ def _read_record(folder: Path) -> dict:
     return record
 
 
-def _is_made_from(record: dict, settings: dict, sources: Sequence[Source]) -> bool:
+def _changes(record: dict, settings: dict, sources: Sequence[Source]) -> list[str]:
+    """What differs from when the corpus was made: parameters and files by name."""
     try:
-        before = record["made_from"]["files"]
-        return (
-            record["made_from"]["parameters"] == settings
-            and len(before) == len(sources)
-            and all(source.is_still(was) for source, was in zip(sources, before, strict=True))
-        )
+        settings_before = record["made_from"]["parameters"]
+        files_before = record["made_from"]["files"]
+        changed = [
+            name
+            for name in sorted({*settings, *settings_before})
+            if settings.get(name) != settings_before.get(name)
+        ]
+        if len(files_before) != len(sources):
+            return [*changed, "the number of files"]
+        pairs = zip(sources, files_before, strict=True)
+        return changed + [source.name for source, was in pairs if not source.is_still(was)]
     except (KeyError, TypeError):
-        return False
+        return ["everything"]
+
+
+def _refuse_to_change_a_run(parameters: Parameters, changes: list[str]) -> None:
+    """Make sure that a run can still be gone on with once its parameters are back in place."""
+    if has_checkpoints(parameters.run_path):
+        raise CorpusError(
+            f"{parameters.run_path} holds a run whose text was prepared with another "
+            f"{' and another '.join(changes)}: choose another run_dir, or remove the folder to "
+            "train anew."
+        )
 
 
 def _refuse_foreign_files(corpus: PreparedCorpus) -> None:

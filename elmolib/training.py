@@ -18,30 +18,35 @@ import pandas as pd
 from elmolib.adagrad import Adagrad
 from elmolib.batches import BACKWARD, FORWARD, Batches
 from elmolib.bilm import BiLM
-from elmolib.checkpoint import read_checkpoint, write_checkpoint
+from elmolib.checkpoint import Checkpoints, Facts
 from elmolib.corpus import PreparedCorpus
 from elmolib.errors import TrainingError
-from elmolib.files import replacing
+from elmolib.files import remove_unfinished, replacing
 from elmolib.fine_tuning import Beginning, begin_from_pretrained
+from elmolib.locks import alone_in
 from elmolib.parameters import Parameters
 from elmolib.progress import progress_callback
 from elmolib.scoring import Perplexity, evaluate, windows_of_split
 from elmolib.training_step import TrainingStep
 from elmolib.weights import write_model
 
-MAY_CHANGE = {"run_dir", "corpus_dir", "epochs", "max_steps", "progress", "sentence"} | {
-    "metrics_every",
-    "pictures_every",
+MAY_CHANGE = {
+    *("run_dir", "corpus_dir", "epochs", "max_steps"),
+    *("checkpoint_minutes", "checkpoint_steps", "keep_checkpoints"),
+    *("metrics_every", "pictures_every", "sentence", "progress"),
 }
 """Parameters that may differ when a run goes on; any other would make it a different run."""
+
+SPEEDS = ("tokens_per_second", "seconds")
+"""What a line of the history says of the machine rather than of the model."""
 
 
 class Training:
     """One training run in its folder.
 
     Made again with the same parameters, it goes on from the folder's last checkpoint and ends
-    with the weights that it would have had without the stop: every batch, sample and dropout mask
-    is a function of the seed and the step's number.
+    with the bytes that it would have written without the stop, on the same machine and with as many
+    threads: every batch, sample and dropout mask is a function of the seed and the step's number.
 
     Args:
         parameters: what to train and how.
@@ -92,7 +97,11 @@ class Training:
         # Sums since the last line of the history: losses of each direction, steps, seconds.
         self._epoch_losses, self._epoch_steps, self._epoch_seconds = np.zeros(2), 0, 0.0
         self.beginning: Beginning | None = None
-        if self.checkpoint_path.exists():
+        self._checkpoints = Checkpoints(self.folder, parameters.keep_checkpoints)
+        # The checkpoint that holds the very state in memory, if there is one.
+        self._saved_in: Path | None = None
+        self._saved_at = time.monotonic()
+        if self._checkpoints.latest() is not None:
             self._restore()
         elif parameters.pretrained is not None:
             self.beginning = begin_from_pretrained(self.bilm, corpus.vocabulary, parameters)
@@ -103,9 +112,9 @@ class Training:
         return self.folder / "elmo.h5"
 
     @property
-    def checkpoint_path(self) -> Path:
-        """Where the state of the run is written."""
-        return self.folder / "checkpoint.h5"
+    def checkpoint_path(self) -> Path | None:
+        """The latest state of the run on disk; None before the first step."""
+        return self._checkpoints.latest()
 
     @property
     def history_path(self) -> Path:
@@ -136,9 +145,18 @@ class Training:
 
         Returns:
             the weight file.
+
+        Raises:
+            TrainingError: another process works on the same run, the losses are no longer numbers,
+                or something cannot be saved. The last checkpoint stays good.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.parameters.to_yaml(self.folder / "parameters.yaml")
+        with alone_in(self.folder, self.folder / ".lock", TrainingError):
+            return self._run_alone(callbacks)
+
+    def _run_alone(self, callbacks: Sequence[keras.callbacks.Callback]) -> Path:
+        self._checkpoints.remove_unfinished()
+        remove_unfinished(self.folder)
+        self._make_memory_and_disk_agree()
         if self.beginning is not None and self.parameters.progress != "none":
             print(self.beginning, flush=True)
             if heldout := self.heldout_perplexity():
@@ -148,19 +166,35 @@ class Training:
         self.bilm.stop_training = False
         told.on_train_begin()
         with stop_on_interrupt(self.bilm):
-            self._run(told)
+            self._take_steps(told)
         if not self.bilm.stop_training and self._epoch_steps > 0:
             self._end_epoch(told)
         self.save()
         told.on_train_end(self.history[-1] if self.history else {})
         return self.weights_path
 
-    def _run(self, told: keras.callbacks.CallbackList) -> None:
+    def _make_memory_and_disk_agree(self) -> None:
+        """Go on from the latest state on disk; put this one there if there is none.
+
+        In memory may be less than another process has done by now, or more than a step that was
+        broken off should have.
+        """
+        latest = self._checkpoints.latest()
+        if latest is None:
+            self._save_state()
+        elif latest != self._saved_in:
+            self._restore()
+        with self._saving(self.folder):
+            self.parameters.to_yaml(self.folder / "parameters.yaml")
+            self._write_history()
+
+    def _take_steps(self, told: keras.callbacks.CallbackList) -> None:
         first = self.step
         for batch in self.batches.read_ahead(first, self.last_step):
             if self._epoch_steps == 0 or self.step == first:
                 told.on_epoch_begin(self.step // self.steps_per_epoch)
             told.on_train_batch_begin(self.step)
+            self._saved_in = None
             started = time.perf_counter()
             result = self.training_step(batch, self.state, self.step)
             losses, norm = np.asarray(result.losses), float(result.gradient_norm)
@@ -180,18 +214,34 @@ class Training:
                 self._end_epoch(told)
             if self.bilm.stop_training:
                 return
+            if self._saved_in is None and self._checkpoint_is_due():
+                self._save_state()
+
+    def _checkpoint_is_due(self) -> bool:
+        steps, minutes = self.parameters.checkpoint_steps, self.parameters.checkpoint_minutes
+        return (steps is not None and self.step % steps == 0) or (
+            minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
+        )
 
     def _require_finite(self, losses: np.ndarray, norm: float) -> None:
         if not (np.isfinite(losses).all() and math.isfinite(norm)):
-            raise TrainingError(
-                f"Training diverged at step {self.step}: losses {losses[0]} forward and "
-                f"{losses[1]} backward, gradient norm {norm}, learning_rate "
-                f"{self.parameters.learning_rate}; lower learning_rate and start again, the "
-                f"weights before are in {self.checkpoint_path}."
+            raise self._divergence(
+                f"losses {losses[FORWARD]:g} forward and {losses[BACKWARD]:g} backward, "
+                f"gradient norm {norm:g}"
             )
 
+    def _divergence(self, what: str) -> TrainingError:
+        return TrainingError(
+            f"Training diverged at step {self.step}: {what}, learning_rate "
+            f"{self.parameters.learning_rate:g}; train with a lower one in another run_dir, the "
+            f"last good checkpoint is {self.checkpoint_path}."
+        )
+
     def _end_epoch(self, told: keras.callbacks.CallbackList) -> None:
-        """Measure, write a line of history, save."""
+        """Measure, add a line to the history, tell the callbacks, save.
+
+        They are told before: killed in between, they are told again, and nothing is left out.
+        """
         means = np.exp(self._epoch_losses / self._epoch_steps)
         targets = self._epoch_steps * self.parameters.batch_size * self.parameters.unroll_steps
         line = {
@@ -212,8 +262,9 @@ class Training:
             }
         self.history.append({name: float(value) for name, value in line.items()})
         self._epoch_losses, self._epoch_steps, self._epoch_seconds = np.zeros(2), 0, 0.0
-        self.save()
+        self._saved_in = None
         told.on_epoch_end(math.ceil(line["epoch"]) - 1, dict(self.history[-1]))
+        self.save()
 
     def heldout_perplexity(self) -> Perplexity | None:
         """Score the held-out text as the model is now; None where there is none."""
@@ -229,25 +280,57 @@ class Training:
         return pd.DataFrame(self.history)
 
     def save(self) -> None:
-        """Write the checkpoint, the history and the weights, each complete or not at all."""
-        arrays = {f"weights/{k}": np.asarray(v) for k, v in self._variables().items()}
-        arrays |= {f"accumulators/{k}": v.numpy() for k, v in self.optimizer.accumulators.items()}
-        arrays |= {"state/c": np.asarray(self.state[0]), "state/h": np.asarray(self.state[1])}
-        arrays["epoch_losses"] = self._epoch_losses
-        write_checkpoint(
-            self.checkpoint_path,
-            arrays,
-            {
-                "identity": self._identity(),
-                "step": self.step,
-                "epoch_steps": self._epoch_steps,
-                "epoch_seconds": self._epoch_seconds,
-                "history": self.history,
-            },
+        """Write a checkpoint, the history and the weights, each complete or not at all.
+
+        Raises:
+            TrainingError: the weights are no longer numbers, or something cannot be written; what
+                was there before is unchanged.
+        """
+        self._save_state()
+        with self._saving(self.history_path):
+            self._write_history()
+        self.write_weights(self.weights_path)
+
+    def _save_state(self) -> None:
+        """Write a checkpoint, unless the state in memory came from one."""
+        if self._saved_in is not None:
+            return
+        arrays = self._state_arrays()
+        for name, values in arrays.items():
+            if not np.isfinite(values).all():
+                raise self._divergence(f"{name} holds values that are no numbers")
+        facts = Facts(
+            identity=self._identity(),
+            step=self.step,
+            epoch_steps=self._epoch_steps,
+            epoch_seconds=self._epoch_seconds,
+            history=self.history,
         )
+        with self._saving(self._checkpoints.folder):
+            self._saved_in = self._checkpoints.write(arrays, facts)
+        self._saved_at = time.monotonic()
+
+    def _state_arrays(self) -> dict[str, np.ndarray]:
+        arrays = {f"weights/{name}": np.asarray(v) for name, v in self._variables().items()}
+        for name, accumulator in self.optimizer.accumulators.items():
+            arrays[f"accumulators/{name}"] = accumulator.numpy()
+        c, h = map(np.asarray, self.state)
+        return arrays | {"state/c": c, "state/h": h, "epoch_losses": self._epoch_losses}
+
+    def _write_history(self) -> None:
         with replacing(self.history_path) as unfinished:
             self.history_frame().to_csv(unfinished, index=False)
-        self.write_weights(self.weights_path)
+
+    @contextmanager
+    def _saving(self, place: Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise TrainingError(
+                f"{place} cannot be written ({error.strerror or error}), so training stopped at "
+                f"step {self.step}: see to it and start again, the last good checkpoint is "
+                f"{self.checkpoint_path}."
+            ) from None
 
     def write_weights(self, path: str | Path) -> None:
         """Write the model as it is now, self-contained, in the bilm-tf/AllenNLP HDF5 layout."""
@@ -260,7 +343,10 @@ class Training:
             record={
                 "parameters": self.parameters.to_json(),
                 "step": self.step,
-                "history": self.history,
+                "history": [
+                    {name: value for name, value in line.items() if name not in SPEEDS}
+                    for line in self.history
+                ],
             },
         )
 
@@ -270,29 +356,30 @@ class Training:
     def _identity(self) -> dict[str, Any]:
         """What must be the same for a run to go on."""
         kept = {k: v for k, v in self.parameters.to_json().items() if k not in MAY_CHANGE}
-        return kept | {
-            "vocabulary (words)": len(self.corpus.vocabulary),
-            "corpus (words)": self.corpus.train.n_words,
-            "corpus (sentences)": self.corpus.train.n_sentences,
-        }
+        return kept | self.corpus.fingerprints
 
     def _restore(self) -> None:
-        arrays, facts = read_checkpoint(self.checkpoint_path)
-        wanted, found = self._identity(), facts["identity"]
-        changed = [key for key in wanted if wanted[key] != found.get(key)]
+        arrays, facts, path = self._checkpoints.read_latest()
+        wanted = self._identity()
+        changed = [key for key in wanted if wanted[key] != facts.identity.get(key)]
         if changed:
             raise TrainingError(
                 f"{self.folder} holds a run that differs in {', '.join(changed)}: choose another "
                 "run_dir, or remove the folder to train anew."
             )
+        shapes = {name: values.shape for name, values in self._state_arrays().items()}
+        if {name: values.shape for name, values in arrays.items()} != shapes:
+            raise TrainingError(f"{path} holds other arrays than a run of its parameters has.")
         for name, variable in self.bilm.named_variables().items():
             variable.assign(arrays[f"weights/{name}"])
             self.optimizer.accumulators[name].assign(arrays[f"accumulators/{name}"])
-        self.state = tuple(keras.ops.convert_to_tensor(arrays[f"state/{k}"]) for k in "ch")
-        self.step = facts["step"]
-        self.history = facts["history"]
+        c, h = (keras.ops.convert_to_tensor(arrays[f"state/{part}"]) for part in "ch")
+        self.state = c, h
+        self.step = facts.step
+        self.history = list(facts.history)
         self._epoch_losses = arrays["epoch_losses"]
-        self._epoch_steps, self._epoch_seconds = facts["epoch_steps"], facts["epoch_seconds"]
+        self._epoch_steps, self._epoch_seconds = facts.epoch_steps, facts.epoch_seconds
+        self._saved_in = self._checkpoints.latest()
 
 
 @contextmanager

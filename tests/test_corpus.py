@@ -389,7 +389,7 @@ def test_a_damaged_array_header_is_named(prepare, place):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"\xff", b"{}", b'{"format": 1}', b"[" * 100_000, b"1" * 9999]
+    "content", [b"", b"{", b"[]", b"\xff", b"{}", b'{"format": 2}', b"[" * 100_000, b"1" * 9999]
 )
 def test_a_damaged_record_is_named(prepare, content):
     corpus = prepare()

@@ -222,14 +222,6 @@ def test_another_run_is_not_mistaken_for_this_one(make, whole, changes, key):
     assert str(whole[0].folder) in str(caught.value)
 
 
-def test_a_damaged_checkpoint_is_named(make):
-    training = make("damaged", max_steps=2)
-    training.run()
-    training.checkpoint_path.write_bytes(training.checkpoint_path.read_bytes()[:3000])
-    with pytest.raises(TrainingError, match=r"checkpoint\.h5 is damaged"):
-        make("damaged", max_steps=2)
-
-
 def test_divergence_is_told_and_the_last_good_weights_kept(make):
     training = make("diverged")
     good = Until(9, lambda _: training.save())
