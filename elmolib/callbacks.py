@@ -191,15 +191,6 @@ class DetailedMetrics(keras.callbacks.Callback):
             }
         return metrics
 
-    def _last_epoch_covered(self) -> int:
-        """Find in the folder, which a run that goes on finds again, up to where reports reach."""
-        covered = [0]
-        for path in self.folder.glob("epoch_*/metrics.json"):
-            earlier = json.loads(path.read_text(encoding="utf-8"))
-            if earlier["epoch_is_finished"] and earlier["epoch"] < self._epoch:
-                covered.append(earlier["epoch"])
-        return max(covered)
-
     def _predictions(self) -> list[Prediction]:
         sentences = example_sentences(self.corpus, self.n_examples)
         return predict(self.model, self.corpus.vocabulary, sentences, encoder=self._encoder)

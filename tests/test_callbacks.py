@@ -101,6 +101,18 @@ def test_an_unfinished_epoch_is_reported_as_such(bilm, corpus, tmp_path):
     assert files(tmp_path)["epoch_003"] == METRICS | PICTURES
 
 
+def test_a_run_that_goes_on_covers_what_was_not_reported_before(bilm, corpus, tmp_path):
+    report(bilm, corpus, tmp_path, 2, unfinished=True, metrics_every=2, show=False)
+    callback = DetailedMetrics(corpus, tmp_path, "the bank .", metrics_every=2, show=False)
+    told = keras.callbacks.CallbackList([callback], model=bilm)
+    told.on_train_begin()
+    for epoch in (2, 3):
+        told.on_epoch_begin(epoch)
+        told.on_epoch_end(epoch, {})
+    assert metrics_of(tmp_path, 3)["covers_epochs"] == [3, 3]
+    assert metrics_of(tmp_path, 4)["covers_epochs"] == [3, 4]
+
+
 def test_no_training_no_report(bilm, corpus, tmp_path):
     report(bilm, corpus, tmp_path / "reports", 0)
     assert not (tmp_path / "reports").exists()
