@@ -52,8 +52,47 @@ def sampled_softmax_loss(
     )  # (tokens,)
     negative_W = ops.take(W, negatives, axis=0)
     negative_b = ops.take(b, negatives, axis=0) - log_expected_negatives
-    logits = ops.matmul(outputs, ops.transpose(negative_W)) + negative_b  # (tokens, samples)
-    is_target = targets[:, None] == negatives[None, :]
-    logits = ops.where(is_target, -1e9, logits)
-    all_logits = ops.concatenate([target_logits[:, None], logits], axis=1)
-    return ops.logsumexp(all_logits, axis=1) - target_logits
+    own = _places(targets, negatives, ops.shape(W)[0])
+    others = _log_sum_exp(outputs, negative_W, negative_b, own)
+    return ops.softplus(others - target_logits)
+
+
+def _places(targets, negatives, n_rows):
+    """Find where each target stands among the negatives; -1 where it does not."""
+    numbers = ops.arange(negatives.shape[0], dtype="int32") + 1
+    place_of_row = ops.scatter(negatives[:, None], numbers, (n_rows,)) - 1
+    return ops.take(place_of_row, targets, axis=0)
+
+
+@ops.custom_gradient
+def _log_sum_exp(outputs, W, b, own):
+    """Logarithm of the summed exponentials of a token's logits, leaving out the one at `own`.
+
+    The largest arrays of training are made here, (tokens, samples). Written out, the gradient
+    needs one new one where automatic differentiation makes several.
+
+    Args:
+        outputs: float tensor (tokens, projection_dim).
+        W: float tensor (samples, projection_dim).
+        b: float tensor (samples,).
+        own: int32 tensor (tokens,), a place to leave out, or -1.
+
+    Returns:
+        float tensor (tokens,).
+    """
+    logits = ops.matmul(outputs, ops.transpose(W)) + b  # (tokens, samples)
+    tokens = ops.arange(logits.shape[0], dtype="int32")
+    at = ops.stack([tokens, ops.maximum(own, 0)], axis=1)
+    kept = ops.take_along_axis(logits, at[:, 1:], axis=1)[:, 0]
+    logits = ops.scatter_update(logits, at, ops.where(own >= 0, -1e30, kept))
+    largest = ops.max(logits, axis=1, keepdims=True)
+    exponentials = ops.exp(logits - largest)
+    total = ops.sum(exponentials, axis=1)
+
+    def gradient(upstream):
+        shares = exponentials * (upstream / total)[:, None]
+        # A product with ones sums the rows faster than a sum over the first axis.
+        by_b = ops.matmul(ops.ones((1, shares.shape[0])), shares)[0]
+        return ops.matmul(shares, W), ops.matmul(ops.transpose(shares), outputs), by_b, None
+
+    return ops.log(total) + largest[:, 0], gradient

@@ -76,11 +76,14 @@ class ProjectedLSTM(keras.Layer):
     def call(self, x, c, h, lengths=None):
         """Run over the sequence."""
         batch, time = ops.shape(x)[0], x.shape[1]
-        # The inputs' share of all gates at all steps is one product of two matrices.
+        for_inputs, recurrent = ops.split(self.kernel.value, [self.input_dim], axis=0)
+        # The inputs' share of all gates at all steps is one product of two matrices. The bias is a
+        # row of it, for an input that is always 1: then its gradient is part of a product too,
+        # which is several times faster than a sum over all steps.
         x = ops.reshape(ops.moveaxis(x, 1, 0), (-1, self.input_dim))  # (time * batch, input)
-        from_inputs = ops.matmul(x, self.kernel[: self.input_dim]) + self.bias
-        from_inputs = ops.reshape(from_inputs, (-1, batch, 4 * self.dim))
-        recurrent = self.kernel[self.input_dim :]
+        x = ops.concatenate([x, ops.ones_like(x[:, :1])], axis=1)
+        for_inputs = ops.concatenate([for_inputs, self.bias.value[None]], axis=0)
+        from_inputs = ops.reshape(ops.matmul(x, for_inputs), (-1, batch, 4 * self.dim))
 
         def step(state, inputs):
             c, h, t = state
