@@ -166,6 +166,11 @@ class Parameters(BaseModel):
         default="auto", description="auto, line (one per epoch) or none"
     )
 
+    tagged_text: Name = Field(
+        default="notebooks/data/english-ewt.conllu.gz",
+        description="CoNLL-U file for the tagger",
+    )
+
     def __init__(self, **values: Any) -> None:
         _refuse_unknown(values)
         _refuse_written_none(values)
@@ -341,6 +346,7 @@ _HEADINGS = {
     "epochs": "Training",
     "checkpoint_minutes": "Checkpoints, besides one at the end of each epoch",
     "metrics_every": "What is reported",
+    "tagged_text": "A task",
 }
 
 _NOT_THE_USERS = {"In", "Out", "PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH"}

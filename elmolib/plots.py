@@ -598,3 +598,26 @@ def loss_by_frequency(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set(xlabel="times in the training text, and share of the targets", ylabel="nats per target")
     ax.legend()
     return ax
+
+
+def layer_weights(weights: Iterable[float], ax: Axes | None = None) -> Axes:
+    """Draw which layers of a biLM a task has learnt to read, as in figure 2 of the ELMo paper.
+
+    Args:
+        weights: each layer's share of the mix, the character CNN first.
+        ax: where to draw; None for a new figure.
+    """
+    ax = ax or _axes(5.0, 3.6)
+    weights = np.asarray(weights)
+    names = [layer_name(layer).replace(": ", "\n") for layer in range(len(weights))]
+    bars = ax.bar(names, weights, width=0.6, color=FORWARD_COLOUR)
+    ax.bar_label(bars, [f"{weight:.0%}" for weight in weights], padding=4)
+    even = 1 / len(weights)
+    ax.axhline(even, color="grey", linestyle="--", linewidth=1, zorder=0)
+    # Outside the bars, where no number of theirs can stand.
+    ax.text(1.01, even, "average", va="center", transform=ax.get_yaxis_transform(), color="grey")
+    ax.tick_params(axis="x", length=0)
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    ax.set(ylabel="share of the mix")
+    ax.margins(y=0.12)
+    return ax
