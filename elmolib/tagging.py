@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -57,25 +58,28 @@ def read_conllu(path: str | Path) -> list[TaggedSentence]:
             for tokens in conllu.parse_incr(file):
                 # Of contractions and of words left out, the id is no plain number.
                 words = [token for token in tokens if isinstance(token["id"], int)]
-                sentences.append(
-                    TaggedSentence(
-                        tuple(word["form"] for word in words),
-                        tuple(word["upos"] for word in words),
+                if not all(word.get("form") and _has_tag(word) for word in words):
+                    raise TextError(
+                        f"{path}: a word of sentence {len(sentences) + 1} has no UPOS tag."
                     )
-                )
-                if None in sentences[-1].tags:
-                    raise TextError(f"{path}: a word of sentence {len(sentences)} has no UPOS tag.")
+                if words:
+                    forms_and_tags = [(word["form"], word["upos"]) for word in words]
+                    sentences.append(TaggedSentence(*zip(*forms_and_tags, strict=True)))
     except (ParseException, KeyError):
         raise TextError(
             f"{path} is no CoNLL-U file: see what follows its sentence {len(sentences)}."
         ) from None
     except UnicodeDecodeError as error:
         raise TextError(f"{path} is not UTF-8: see byte {error.start} of its text.") from None
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise TextError(f"{path} cannot be read: {error}.") from None
     if not sentences:
         raise TextError(f"{path} holds no sentences.")
     return sentences
+
+
+def _has_tag(word: conllu.Token) -> bool:
+    return word.get("upos") not in (None, "", "_")
 
 
 def tag_names(sentences: Sequence[TaggedSentence]) -> list[str]:

@@ -290,3 +290,11 @@ def test_the_learning_curve_shows_what_the_history_has():
         "word frequencies alone": [20, 20],
     }
     assert "No epoch" in all_texts(plots.learning_curve(pd.DataFrame()).figure)
+
+
+def test_layer_weights_are_bars_beside_their_average():
+    axes = plots.layer_weights([0.5, 0.2, 0.2, 0.1])
+    np.testing.assert_allclose([bar.get_height() for bar in axes.patches], [0.5, 0.2, 0.2, 0.1])
+    assert set(axes.lines[0].get_ydata()) == {0.25}
+    for text in ("50%", "20%", "10%", "average", "layer 0\nno context", "layer 3"):
+        assert text in all_texts(axes.figure)
