@@ -118,18 +118,21 @@ class BiLM(keras.Model):
         """Compute all layers from word vectors (words, projection_dim) that are known already."""
         directions, c, h = [], [], []
         for d, lstms in enumerate(self.lstms):
-            layers = [ops.take(vectors, words[d], axis=0)]  # (batch, time, projection)
-            x = self.timestep_dropout(layers[0], training=training)
+            read = ops.take(vectors, ops.transpose(words[d]), axis=0)  # (time, batch, projection)
+            layers = [read]
+            x = self.timestep_dropout(read, training=training)
             for layer, lstm in enumerate(lstms):
                 x = self._drop(x, training)
-                y, last_c, last_h = lstm(x, state[0][d][layer], state[1][d][layer], lengths)
+                y, last_c, last_h = lstm.run(x, state[0][d][layer], state[1][d][layer], lengths)
                 residual = self.options.use_skip_connections and layer > 0
                 x = x + y if residual else y
                 layers.append(x)
                 c.append(last_c)
                 h.append(last_h)
             directions.append(layers)
-        layers = [ops.stack(pair) for pair in zip(*directions, strict=True)]
+        layers = [
+            ops.swapaxes(ops.stack(pair), 1, 2) for pair in zip(*directions, strict=True)
+        ]  # (2, batch, time, projection)
         return layers, self._stack_state(c, h)
 
     def _stack_state(self, c, h):

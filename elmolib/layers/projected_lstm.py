@@ -75,49 +75,125 @@ class ProjectedLSTM(keras.Layer):
 
     def call(self, x, c, h, lengths=None):
         """Run over the sequence."""
-        batch, time = ops.shape(x)[0], x.shape[1]
-        for_inputs, recurrent = ops.split(self.kernel.value, [self.input_dim], axis=0)
-        # The inputs' share of all gates at all steps is one product of two matrices. The bias is a
-        # row of it, for an input that is always 1: then its gradient is part of a product too,
-        # which is several times faster than a sum over all steps.
-        x = ops.reshape(ops.moveaxis(x, 1, 0), (-1, self.input_dim))  # (time * batch, input)
-        x = ops.concatenate([x, ops.ones_like(x[:, :1])], axis=1)
-        for_inputs = ops.concatenate([for_inputs, self.bias.value[None]], axis=0)
-        from_inputs = ops.reshape(ops.matmul(x, for_inputs), (-1, batch, 4 * self.dim))
+        outputs, c, h = self.run(ops.swapaxes(x, 0, 1), c, h, lengths)
+        return ops.swapaxes(outputs, 0, 1), c, h
+
+    def run(self, x, c, h, lengths=None):
+        """Do what a call does, with x and the outputs (time, batch, features)."""
+        if lengths is None and x.shape[0] is not None and x.shape[0] <= LONGEST_UNROLLED:
+            return self._window(x, c, h)
+        return self._scan(x, c, h, lengths)
+
+    def _scan(self, x, c, h, lengths):
+        """Run over a sequence of any length."""
+        for_inputs, recurrent = self.kernel[: self.input_dim], self.kernel[self.input_dim :]
+        # The inputs' share of all gates at all steps is one product of two matrices.
+        from_inputs = ops.matmul(ops.reshape(x, (-1, self.input_dim)), for_inputs) + self.bias
+        from_inputs = ops.reshape(from_inputs, (-1, ops.shape(x)[1], 4 * self.dim))
+        if lengths is not None:
+            lengths = ops.cast(lengths, "int32")
 
         def step(state, inputs):
             c, h, t = state
-            new_c, new_h = self._step(inputs + ops.matmul(h, recurrent), c)
+            gates = inputs + ops.matmul(h, recurrent)
+            new_c, new_h = self._step(gates, c, self.projection)[:2]
             if lengths is not None:
-                running = (t < ops.cast(lengths, "int32"))[:, None]
+                running = (t < lengths)[:, None]
                 new_c, new_h = ops.where(running, new_c, c), ops.where(running, new_h, h)
             state = new_c, new_h, t + 1
             # On TensorFlow, `ops.scan` can only collect what has the form of the state itself.
             return state, state
 
-        unroll = time is not None and time <= LONGEST_UNROLLED
         state = (c, h, ops.convert_to_tensor(0, "int32"))
-        if not unroll:
-            state, (_, outputs, _) = ops.scan(step, state, from_inputs)
-        else:
-            outputs = []
-            for inputs in ops.unstack(from_inputs, time):
-                state, _ = step(state, inputs)
-                outputs.append(state[1])
-            outputs = ops.stack(outputs)
-        return ops.moveaxis(outputs, 0, 1), state[0], state[1]
+        (c, h, _), (_, outputs, _) = ops.scan(step, state, from_inputs)
+        return outputs, c, h
 
-    def _step(self, gates, c):
+    def _step(self, gates, c, projection):
+        """Take one step; return the new c and h, and what its gradient needs besides."""
         i, j, f, o = ops.split(gates, 4, axis=-1)  # each (batch, dim)
-        c = ops.sigmoid(f + 1.0) * c + ops.sigmoid(i) * ops.tanh(j)
+        i, j, f, o = ops.sigmoid(i), ops.tanh(j), ops.sigmoid(f + 1.0), ops.sigmoid(o)
+        new_c = f * c + i * j
         if self.cell_clip is not None:
-            c = ops.clip(c, -self.cell_clip, self.cell_clip)
-        h = ops.sigmoid(o) * ops.tanh(c)
-        if self.projection is not None:
-            h = ops.matmul(h, self.projection)  # (batch, projection)
+            new_c = ops.clip(new_c, -self.cell_clip, self.cell_clip)
+        squashed = ops.tanh(new_c)
+        m = h = o * squashed
+        if projection is not None:
+            h = ops.matmul(m, projection)  # (batch, projection)
             if self.proj_clip is not None:
                 h = ops.clip(h, -self.proj_clip, self.proj_clip)
-        return c, h
+        return new_c, h, (i, j, f, o, c, new_c, squashed, m, h)
+
+    def _window(self, x, c, h):
+        """Run over a short sequence of known length, with the gradient written out.
+
+        The gradient of a weight is one product over all steps, made after the loop back through
+        time, where automatic differentiation makes one per step and adds them up.
+        """
+        time = x.shape[0]
+        flat = ops.reshape(x, (-1, self.input_dim))  # (time * batch, input)
+        weights = [self.kernel, self.bias] + ([] if self.projection is None else [self.projection])
+
+        @ops.custom_gradient
+        def run(flat, c, h, kernel, bias, projection=None):
+            first_h = h
+            for_inputs, recurrent = kernel[: self.input_dim], kernel[self.input_dim :]
+            from_inputs = ops.split(ops.matmul(flat, for_inputs) + bias, time)
+            tape = []
+            for inputs in from_inputs:
+                c, h, kept = self._step(inputs + ops.matmul(h, recurrent), c, projection)
+                tape.append(kept)
+            outputs = [kept[-1] for kept in tape]
+
+            def gradient(by_outputs, by_c, by_h):
+                by_gates, by_projected = [], []
+                for kept, by_output in zip(
+                    reversed(tape), reversed(ops.split(by_outputs, time)), strict=True
+                ):
+                    by_gate, by_c, by_m_output = self._step_back(
+                        kept, by_output + by_h, by_c, projection
+                    )
+                    by_h = ops.matmul(by_gate, ops.transpose(recurrent))
+                    by_gates.append(by_gate)
+                    by_projected.append(by_m_output)
+                by_gates = ops.concatenate(by_gates[::-1])  # (time * batch, 4 * dim)
+                before = ops.concatenate([first_h, *outputs[:-1]])
+                read = ops.transpose(ops.concatenate([flat, before], axis=1))
+                result = [
+                    ops.matmul(by_gates, ops.transpose(for_inputs)),
+                    by_c,
+                    by_h,
+                    ops.matmul(read, by_gates),
+                    # A product with ones is faster than a sum over the first axis.
+                    ops.matmul(ops.ones((1, by_gates.shape[0])), by_gates)[0],
+                ]
+                if projection is not None:
+                    m = ops.transpose(ops.concatenate([kept[-2] for kept in tape]))
+                    result.append(ops.matmul(m, ops.concatenate(by_projected[::-1])))
+                return tuple(result)
+
+            return (ops.concatenate(outputs), c, h), gradient
+
+        outputs, c, h = run(flat, c, h, *(weight.value for weight in weights))
+        return ops.reshape(outputs, (time, -1, self.projection_dim)), c, h
+
+    def _step_back(self, kept, by_h, by_c, projection):
+        """Return the gradients by the gates' inputs, by the earlier c, and by the unclipped h."""
+        i, j, f, o, c, new_c, squashed, _, h = kept
+        by_m = by_h
+        if projection is not None:
+            if self.proj_clip is not None:
+                by_h = ops.where(ops.abs(h) < self.proj_clip, by_h, 0.0)
+            by_m = ops.matmul(by_h, ops.transpose(projection))
+        by_c = by_c + by_m * o * (1.0 - squashed * squashed)
+        if self.cell_clip is not None:
+            by_c = ops.where(ops.abs(new_c) < self.cell_clip, by_c, 0.0)
+        by_gates = [
+            by_c * j * (i - i * i),
+            by_c * i * (1.0 - j * j),
+            by_c * c * (f - f * f),
+            by_m * squashed * (o - o * o),
+        ]
+        return ops.concatenate(by_gates, axis=-1), by_c * f, by_h
 
     def get_config(self) -> dict:
         """Return the arguments that make this layer again."""
