@@ -34,7 +34,6 @@ _HOME = {
     "prepare_corpus": "corpus",
     "project_root": "parameters",
     "read_model": "weights",
-    "train": "training",
     "write_model": "weights",
 }
 
