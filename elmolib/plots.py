@@ -609,8 +609,9 @@ def layer_weights(weights: Iterable[float], ax: Axes | None = None) -> Axes:
     """
     ax = ax or _axes(5.0, 3.6)
     weights = np.asarray(weights)
-    names = [layer_name(layer).replace(": ", "\n") for layer in range(len(weights))]
-    bars = ax.bar(names, weights, width=0.6, color=FORWARD_COLOUR)
+    places = range(len(weights))
+    bars = ax.bar(places, weights, width=0.6, color=FORWARD_COLOUR)
+    ax.set_xticks(places, [layer_name(layer).replace(": ", "\n") for layer in places])
     ax.bar_label(bars, [f"{weight:.0%}" for weight in weights], padding=4)
     even = 1 / len(weights)
     ax.axhline(even, color="grey", linestyle="--", linewidth=1, zorder=0)

@@ -296,5 +296,7 @@ def test_layer_weights_are_bars_beside_their_average():
     axes = plots.layer_weights([0.5, 0.2, 0.2, 0.1])
     np.testing.assert_allclose([bar.get_height() for bar in axes.patches], [0.5, 0.2, 0.2, 0.1])
     assert set(axes.lines[0].get_ydata()) == {0.25}
-    for text in ("50%", "20%", "10%", "average", "layer 0\nno context", "layer 3"):
+    names = [label.get_text() for label in axes.get_xticklabels()]
+    assert names == ["layer 0\nno context", "layer 1", "layer 2", "layer 3"]
+    for text in ("50%", "20%", "10%", "average"):
         assert text in all_texts(axes.figure)
