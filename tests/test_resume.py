@@ -1,0 +1,275 @@
+"""Runs killed at any moment end with the bytes of a run that was never killed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from small_corpus import made_up_sentences
+
+ROOT = Path(__file__).parents[1]
+
+PARAMETERS = {
+    "run_dir": "run",
+    "text": "text.txt",
+    "heldout_fraction": 0.1,
+    "tokenized": True,
+    "min_count": 2,
+    "max_characters": 12,
+    "char_embedding_dim": 4,
+    "filters": [[1, 4], [2, 6]],
+    "n_highway": 1,
+    "lstm_dim": 8,
+    "projection_dim": 6,
+    "n_layers": 2,
+    "timestep_dropout": 0.1,
+    "epochs": 9,
+    "max_steps": 410,
+    "batch_size": 4,
+    "unroll_steps": 7,
+    "n_negatives": 8,
+    "checkpoint_steps": 2,
+    "metrics_every": 3,
+    "pictures_every": 3,
+    "progress": "none",
+}
+
+TRAIN = """
+import sys
+
+import keras
+
+from elmolib.callbacks import DetailedMetrics
+from elmolib.corpus import prepare_corpus
+from elmolib.parameters import Parameters
+from elmolib.training import Training
+
+
+class Tell(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        print(batch, flush=True)
+
+
+parameters = Parameters.from_yaml("params.yaml")
+sys.stdin.readline()
+corpus = prepare_corpus(parameters)
+Training(parameters, corpus).run([Tell(), DetailedMetrics.of(corpus, parameters)])
+"""
+
+PREPARE = """
+import sys
+
+from elmolib.corpus import prepare_corpus
+from elmolib.parameters import Parameters
+
+parameters = Parameters.from_yaml("params.yaml")
+sys.stdin.readline()
+prepare_corpus(parameters, processes=2, chunk_bytes=20_000)
+"""
+
+
+def made(folder: Path, n_sentences: int) -> Path:
+    """Make a folder that programs can be run in."""
+    folder.mkdir()
+    (folder / "params.yaml").write_text(json.dumps(PARAMETERS))
+    text = "\n".join(made_up_sentences(n_sentences)) + "\n"
+    (folder / "text.txt").write_text(text, encoding="utf-8")
+    return folder
+
+
+class Children:
+    """Runs one program in one folder again and again, the next one waiting when one ends."""
+
+    def __init__(self, program: str, folder: Path) -> None:
+        self.program, self.folder = program, folder
+        self.next = self._start()
+
+    def _start(self) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-W", "error::UserWarning:elmolib", "-c", self.program],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=(self.folder / "stderr.txt").open("wb"),
+        )
+
+    def go(self) -> subprocess.Popen:
+        child, self.next = self.next, self._start()
+        child.stdin.write(b"\n")
+        child.stdin.flush()
+        return child
+
+    def stop(self) -> None:
+        self.next.kill()
+        self.next.communicate()
+
+
+@contextmanager
+def children_in(folder: Path, program: str) -> Iterator[Children]:
+    children = Children(program, folder)
+    try:
+        yield children
+    finally:
+        children.stop()
+
+
+def finish(child: subprocess.Popen, folder: Path) -> None:
+    child.communicate(timeout=120)
+    assert child.returncode == 0, (folder / "stderr.txt").read_text()
+
+
+def kill(child: subprocess.Popen) -> bool:
+    child.send_signal(signal.SIGKILL)
+    child.communicate()
+    return child.returncode == -signal.SIGKILL
+
+
+def wait_until(happens: Callable[[], bool], child: subprocess.Popen) -> None:
+    while child.poll() is None and not happens():
+        time.sleep(0.0005)
+
+
+# When to kill: each function waits for its moment.
+
+
+def after_some_time(child: subprocess.Popen, folder: Path, rng: random.Random) -> None:
+    time.sleep(rng.uniform(0.0, 3.0))
+
+
+def after_some_steps(child: subprocess.Popen, folder: Path, rng: random.Random) -> None:
+    for _ in range(rng.randrange(1, 7)):
+        child.stdout.readline()
+    time.sleep(rng.uniform(0.0, 0.02))
+
+
+def after_an_epoch(child: subprocess.Popen, folder: Path, rng: random.Random) -> None:
+    for _ in range(51):
+        child.stdout.readline()
+    time.sleep(rng.uniform(0.0, 0.1))
+
+
+def within_a_checkpoint(child: subprocess.Popen, folder: Path, rng: random.Random) -> None:
+    child.stdout.readline()
+    checkpoints = folder / "run" / "checkpoints"
+    wait_until(lambda: any(checkpoints.glob(".*.part")), child)
+    time.sleep(rng.uniform(0.0, 0.003))
+
+
+def within_the_weights(child: subprocess.Popen, folder: Path, rng: random.Random) -> None:
+    child.stdout.readline()
+    wait_until(lambda: any((folder / "run").glob(".elmo.h5.*.part")), child)
+    time.sleep(rng.uniform(0.0, 0.003))
+
+
+def within_preparation(child: subprocess.Popen, folder: Path, rng: random.Random) -> None:
+    wait_until(lambda: any((folder / "run").glob("*corpus*")), child)
+    time.sleep(rng.uniform(0.0, 0.03))
+
+
+def history(folder: Path) -> list[dict[str, str]]:
+    with (folder / "run" / "history.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    return [
+        {
+            name: value
+            for name, value in line.items()
+            if name not in ("seconds", "tokens_per_second")
+        }
+        for line in lines
+    ]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """The folder of a run that nothing disturbed."""
+    folder = made(tmp_path_factory.mktemp("resume") / "whole", 200)
+    with children_in(folder, TRAIN) as children:
+        finish(children.go(), folder)
+    return folder
+
+
+def survives(whole: Path, folder: Path, moments: list) -> None:
+    made(folder, 200)
+    rng = random.Random(1)
+    n_killed = 0
+    with children_in(folder, TRAIN) as children:
+        for wait_for_moment in moments:
+            child = children.go()
+            wait_for_moment(child, folder, rng)
+            n_killed += kill(child)
+        finish(children.go(), folder)
+    assert n_killed >= 0.7 * len(moments)
+    run, undisturbed = folder / "run", whole / "run"
+    assert (run / "elmo.h5").read_bytes() == (undisturbed / "elmo.h5").read_bytes()
+    assert history(folder) == history(whole)
+    assert [line["step"] for line in history(folder)] == [
+        *(f"{51.0 * n}" for n in range(1, 9)),
+        "410.0",
+    ]
+    assert files(run / "reports") == files(undisturbed / "reports")
+    assert {path.name for path in run.iterdir()} == {path.name for path in undisturbed.iterdir()}
+    kept = [path.name for path in sorted((run / "checkpoints").iterdir())]
+    assert kept == ["step-000000408.h5", "step-000000410.h5"]
+
+
+def test_killed_training_ends_with_the_same_bytes(whole, tmp_path):
+    moments = [within_preparation, after_some_steps, within_a_checkpoint, within_the_weights]
+    survives(whole, tmp_path / "killed", moments)
+
+
+@pytest.mark.slow
+def test_training_killed_many_times_ends_with_the_same_bytes(whole, tmp_path):
+    again_and_again = [after_some_time, after_some_steps, within_a_checkpoint, after_some_steps]
+    moments = [within_preparation] * 2 + [within_the_weights, after_an_epoch] * 2
+    survives(whole, tmp_path / "killed", moments + again_and_again * 5)
+
+
+def preparation_survives(tmp_path: Path, n_kills: int) -> None:
+    whole, folder = (made(tmp_path / name, 8000) for name in ("whole", "killed"))
+    with children_in(whole, PREPARE) as children:
+        started = time.monotonic()
+        finish(children.go(), whole)
+        duration = time.monotonic() - started
+    rng = random.Random(2)
+    n_killed = 0
+    with children_in(folder, PREPARE) as children:
+        while n_killed < n_kills:
+            child = children.go()
+            time.sleep(rng.uniform(0.0, duration))
+            n_killed += kill(child)
+            if (folder / "run" / "corpus").exists():
+                shutil.rmtree(folder / "run" / "corpus")
+        finish(children.go(), folder)
+    prepared, undisturbed = (files(each / "run") for each in (folder, whole))
+    records = [json.loads(each.pop("corpus/corpus.json")) for each in (prepared, undisturbed)]
+    assert prepared == undisturbed
+    assert records[0]["sha256"] == records[1]["sha256"]
+
+
+def test_killed_preparation_ends_with_the_same_bytes(tmp_path):
+    preparation_survives(tmp_path, 4)
+
+
+@pytest.mark.slow
+def test_preparation_killed_many_times_ends_with_the_same_bytes(tmp_path):
+    preparation_survives(tmp_path, 25)
