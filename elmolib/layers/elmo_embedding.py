@@ -135,6 +135,9 @@ class ElmoEmbedding(keras.Layer):
         mask = self.compute_mask(words)
         characters, rows = self._spelt(words)
         layers = self._all_layers(characters, rows, mask)
+        if not self.bilm.trainable_variables:
+            # TensorFlow would go back through the frozen biLM for nothing.
+            layers = [ops.stop_gradient(layer) for layer in layers]
         return self.dropout(self.mix(layers, mask=mask), training=training)
 
     def _spelt(self, words):

@@ -80,7 +80,9 @@ class ProjectedLSTM(keras.Layer):
 
     def run(self, x, c, h, lengths=None):
         """Do what a call does, with x and the outputs (time, batch, features)."""
-        if lengths is None and x.shape[0] is not None and x.shape[0] <= LONGEST_UNROLLED:
+        # Of several outputs, Keras lets only TensorFlow have a gradient of one's own.
+        may_unroll = lengths is None and keras.backend.backend() == "tensorflow"
+        if may_unroll and x.shape[0] is not None and x.shape[0] <= LONGEST_UNROLLED:
             return self._window(x, c, h)
         return self._scan(x, c, h, lengths)
 
@@ -164,7 +166,7 @@ class ProjectedLSTM(keras.Layer):
                     by_h,
                     ops.matmul(read, by_gates),
                     # A product with ones is faster than a sum over the first axis.
-                    ops.matmul(ops.ones((1, by_gates.shape[0])), by_gates)[0],
+                    ops.matmul(ops.transpose(ops.ones_like(by_gates[:, :1])), by_gates)[0],
                 ]
                 if projection is not None:
                     m = ops.transpose(ops.concatenate([kept[-2] for kept in tape]))
