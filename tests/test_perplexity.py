@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-import zipfile
 from collections import Counter
 from types import SimpleNamespace
 
@@ -14,6 +13,7 @@ import pytest
 from keras import ops
 from small_corpus import lexicon_of, made_up_sentences, split_of
 from small_models import TINY, random_arrays
+from wikitext import wikitext
 
 from elmolib import scoring
 from elmolib.batches import BACKWARD, FORWARD
@@ -245,21 +245,6 @@ def test_spread_sentences(n_targets, n_sentences):
     assert firsts == list(range(0, 100, 100 // n_sentences))
 
 
-def wikitext(shared, name: str) -> str:
-    """A file of WikiText-2 as bilm-tf's model was trained on: one sentence per line."""
-    with zipfile.ZipFile(shared / "data" / "lm" / "wikitext-2.zip") as archive:
-        lines = archive.read(f"wikitext-2/wiki.{name}.tokens").decode().split("\n")
-    sentences = []
-    for line in lines:
-        line = line.strip(" ")
-        if line and not (line.startswith("= ") and line.endswith(" =")):
-            parts = line.split(" . ")
-            sentences += [f"{part} ." for part in parts[:-1]] + parts[-1:]
-    words = [[w.replace("<unk>", "<UNK>") for w in s.split(" ") if w] for s in sentences]
-    return "".join(" ".join(sentence) + "\n" for sentence in words if sentence)
-
-
-@pytest.mark.shared
 def test_a_model_of_bilm_tf_scores_its_first_words_to_six_digits(shared):
     """The mean losses of an implementation of bilm-tf's mathematics in float64."""
     stored = read_model(shared / "reference" / "wt2")

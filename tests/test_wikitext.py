@@ -1,0 +1,49 @@
+"""Learning as fast per token as the authors' code: one epoch of WikiText-2 from scratch."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from wikitext import wikitext
+
+from elmolib.corpus import prepare_corpus
+from elmolib.parameters import Parameters
+from elmolib.training import Training
+
+pytestmark = [pytest.mark.shared, pytest.mark.slow]
+
+
+def test_one_epoch_from_scratch(shared, tmp_path):
+    """bilm-tf reached a mean held-out perplexity of 316.9 and 319.4 with two seeds."""
+    for split in ("train", "valid"):
+        (tmp_path / f"{split}.txt").write_text(wikitext(shared, split), encoding="utf-8")
+    reference = shared / "reference" / "wt2"
+    options = json.loads((reference / "options.json").read_text())
+    parameters = Parameters(
+        run_dir=str(tmp_path / "run"),
+        seed=1,
+        text=str(tmp_path / "train.txt"),
+        heldout_text=str(tmp_path / "valid.txt"),
+        tokenized=True,
+        unicode_form=None,
+        vocabulary_file=str(reference / "vocab.txt"),
+        char_embedding_dim=options["char_cnn"]["embedding"]["dim"],
+        filters=options["char_cnn"]["filters"],
+        n_highway=options["char_cnn"]["n_highway"],
+        lstm_dim=options["lstm"]["dim"],
+        projection_dim=options["lstm"]["projection_dim"],
+        n_layers=options["lstm"]["n_layers"],
+        dropout=options["dropout"],
+        batch_size=options["batch_size"],
+        unroll_steps=options["unroll_steps"],
+        n_negatives=options["n_negative_samples_batch"],
+        epochs=1,
+    )
+    with pytest.warns(UserWarning, match="105 of 8,057 sentences"):
+        corpus = prepare_corpus(parameters)
+    training = Training(parameters, corpus)
+    training.run()
+    assert training.batches.n_targets == 2_083_837
+    assert training.history[-1]["vocabulary_size"] == 33_279
+    assert training.history[-1]["heldout_mean"] <= 320
