@@ -245,6 +245,7 @@ def test_spread_sentences(n_targets, n_sentences):
     assert firsts == list(range(0, 100, 100 // n_sentences))
 
 
+@pytest.mark.shared
 def test_a_model_of_bilm_tf_scores_its_first_words_to_six_digits(shared):
     """The mean losses of an implementation of bilm-tf's mathematics in float64."""
     stored = read_model(shared / "reference" / "wt2")

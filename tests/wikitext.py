@@ -17,6 +17,3 @@ def wikitext(shared, name: str) -> str:
             sentences += [f"{part} ." for part in parts[:-1]] + parts[-1:]
     words = [[w.replace("<unk>", "<UNK>") for w in s.split(" ") if w] for s in sentences]
     return "".join(" ".join(sentence) + "\n" for sentence in words if sentence)
-
-
-@pytest.mark.shared
