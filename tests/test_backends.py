@@ -1,4 +1,4 @@
-"""The model is Keras: JAX and PyTorch compute the same vectors from the same files."""
+"""The model is Keras: JAX and PyTorch compute the same vectors, and learn the same."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ SENTENCES = [
     [],
 ]
 
-# Everything on the way from a file to vectors. Prints what had to be imported for it.
-FORWARD_PASS = """
+# Everything on the way from a file to vectors, and a few steps of training. Prints what had to be
+# imported for the vectors.
+PROGRAM = """
 import json
 import sys
 
@@ -55,6 +56,14 @@ inputs = keras.Input(ids.shape[1:], dtype="int32")
 keras.Model(inputs, layer(inputs)).save(out + ".keras")
 loaded = keras.models.load_model(out + ".keras")
 
+trained = ElmoEmbedding.from_model(model, frozen=False, dropout=0.0)
+short = ids[:, :20]
+inputs = keras.Input(short.shape[1:], dtype="int32")
+task = keras.Model(inputs, trained(inputs))
+untrained = task.predict(short, verbose=0)
+task.compile(keras.optimizers.SGD(0.1), "mse")
+task.fit(short, np.ones((*short.shape[:2], 6), "float32"), epochs=3, batch_size=4, verbose=0)
+
 np.savez(
     out,
     *encoded,
@@ -63,13 +72,15 @@ np.savez(
     h=numpy(state[1]),
     mixed=numpy(mix([keras.ops.convert_to_tensor(vectors[None]) for vectors in encoded[0]])),
     embedded=embedded,
+    untrained=untrained,
+    trained=task.predict(short, verbose=0),
     loaded=loaded.predict(ids, verbose=0),
 )
 print(keras.backend.backend(), *needed)
 """
 
 
-def forward_pass(backend: str, folder: Path, root: Path) -> tuple[dict[str, np.ndarray], set[str]]:
+def outputs_of(backend: str, folder: Path, root: Path) -> tuple[dict[str, np.ndarray], set[str]]:
     """Run in a process of its own, because Keras takes its backend once and for all."""
     words = np.zeros((len(SENTENCES), 40, TINY.max_characters), np.int16)
     for row, sentence in zip(words, SENTENCES, strict=True):
@@ -84,7 +95,7 @@ def forward_pass(backend: str, folder: Path, root: Path) -> tuple[dict[str, np.n
         str(folder / f"{backend}.npz"),
     ]
     done = subprocess.run(
-        [sys.executable, "-c", FORWARD_PASS, *arguments],
+        [sys.executable, "-c", PROGRAM, *arguments],
         env=os.environ
         | {"KERAS_BACKEND": backend, "PYTHONPATH": str(root), "JAX_PLATFORMS": "cpu"},
         capture_output=True,
@@ -99,7 +110,7 @@ def forward_pass(backend: str, folder: Path, root: Path) -> tuple[dict[str, np.n
 
 @pytest.fixture(scope="module")
 def tensorflow(tmp_path_factory: pytest.TempPathFactory, root: Path) -> dict[str, np.ndarray]:
-    return forward_pass("tensorflow", tmp_path_factory.mktemp("tensorflow"), root)[0]
+    return outputs_of("tensorflow", tmp_path_factory.mktemp("tensorflow"), root)[0]
 
 
 @pytest.mark.backends
@@ -107,9 +118,10 @@ def tensorflow(tmp_path_factory: pytest.TempPathFactory, root: Path) -> dict[str
 def test_the_same_vectors_without_tensorflow(
     backend: str, tensorflow: dict[str, np.ndarray], tmp_path: Path, root: Path
 ) -> None:
-    outputs, modules = forward_pass(backend, tmp_path, root)
+    outputs, modules = outputs_of(backend, tmp_path, root)
     assert set(outputs) == set(tensorflow)
     for name, expected in tensorflow.items():
         assert outputs[name].shape == expected.shape
         np.testing.assert_allclose(outputs[name], expected, atol=TOLERANCE, err_msg=name)
+    assert np.abs(outputs["trained"] - outputs["untrained"]).max() > 0.01
     assert "tensorflow" not in modules
