@@ -1,0 +1,532 @@
+"""Checkpoints: a damaged one is known and replaced by the one before, and no accident costs two."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import random
+import resource
+import socket
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from small_corpus import made_up_sentences, small_parameters
+
+from elmolib.callbacks import DetailedMetrics
+from elmolib.checkpoint import Checkpoints, Facts, read_checkpoint, write_checkpoint
+from elmolib.corpus import prepare_corpus
+from elmolib.errors import CorpusError, ElmolibError, TrainingError, WeightsError
+from elmolib.locks import alone_in
+from elmolib.training import Training
+
+ARRAYS = {
+    "weights/CNN/b_cnn_0": np.arange(6, dtype=np.float32),
+    "state/c": np.zeros((2, 1, 0, 3), np.float32),
+    "epoch_losses": np.array([1.5, math.pi]),
+}
+
+
+def facts(step: int) -> Facts:
+    line = {"epoch": 1.0, "heldout_mean": 12.25}
+    return Facts(
+        identity={"filters": [[1, 2]], "learning_rate": 0.1, "romanian_commas": False},
+        step=step,
+        epoch_steps=3,
+        epoch_seconds=0.25,
+        history=[line],
+    )
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "step-000000007.h5"
+    write_checkpoint(path, ARRAYS, facts(7))
+    return path
+
+
+def test_what_is_written_is_read(path: Path) -> None:
+    read = read_checkpoint(path)
+    assert read.facts == facts(7)
+    assert read.arrays.keys() == ARRAYS.keys()
+    for name, values in ARRAYS.items():
+        assert read.arrays[name].dtype == values.dtype
+        assert read.arrays[name].tobytes() == values.tobytes()
+
+
+def test_every_changed_byte_of_the_content_is_found_out(path: Path) -> None:
+    whole = path.read_bytes()
+    with h5py.File(path) as file:
+        places = [
+            dataset.id.get_offset() + i
+            for dataset in (file[name] for name in [*ARRAYS, "facts", "sha256"])
+            for i in range(dataset.nbytes)
+        ]
+    for place in places:
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(WeightsError, match=r"step-000000007\.h5"):
+            read_checkpoint(path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_a_checkpoint_cut_short_is_found_out(path: Path, share: float) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(WeightsError, match="damaged"):
+        read_checkpoint(path)
+
+
+def rewritten(path: Path, **changes: object) -> None:
+    """Write facts that no run writes, with the right checksum."""
+    with h5py.File(path) as file:
+        written = json.loads(file["facts"][()].tobytes())
+    written["facts"] |= changes
+
+    class Forged(Facts):
+        def model_dump(self, **_: object) -> dict:
+            return written["facts"]
+
+    write_checkpoint(path, ARRAYS, Forged(**facts(7).model_dump()))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"step": -1}, "step"),
+        ({"step": "7"}, "step"),
+        ({"history": [{"epoch": "one"}]}, "history"),
+        ({"identity": None}, "identity"),
+        ({"more": 1}, "more"),
+    ],
+)
+def test_forged_facts_are_refused(path: Path, changes: dict, named: str) -> None:
+    rewritten(path, **changes)
+    with pytest.raises(WeightsError, match=rf"damaged: {named}.* is missing or wrong"):
+        read_checkpoint(path)
+
+
+def test_data_of_other_files_are_refused(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        del file["epoch_losses"]
+        file["epoch_losses"] = h5py.ExternalLink("other.h5", "x")
+    with pytest.raises(WeightsError, match="epoch_losses is a link to elsewhere"):
+        read_checkpoint(path)
+
+
+def test_the_last_few_are_kept(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    assert checkpoints.latest() is None
+    assert checkpoints.read_latest() is None
+    for step in (5, 90, 1000, 10**10):
+        written = checkpoints.write(ARRAYS, facts(step))
+        assert checkpoints.latest() == written
+        assert checkpoints.read_latest().facts.step == step
+    assert [path.name for path in checkpoints.paths()] == [
+        "step-000001000.h5",
+        "step-10000000000.h5",
+    ]
+
+
+def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    mine = tmp_path / "checkpoints" / "step-best.h5"
+    mine.write_text("mine")
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    for step in (1, 2):
+        checkpoints.write(ARRAYS, facts(step))
+    assert sorted(mine.parent.iterdir()) == [mine.with_name("step-000000002.h5"), mine]
+
+
+def test_the_one_before_a_damaged_one_is_taken_and_says_so(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    first, second, third = (checkpoints.write(ARRAYS, facts(step)) for step in (1, 2, 3))
+    second.write_bytes(second.read_bytes()[:-1000])
+    third.write_bytes(b"")
+    with pytest.warns(UserWarning, match=rf"{third}.*{second}.* goes on from {first.name}"):
+        assert checkpoints.read_latest().path == first
+    # What is damaged stays until there is a whole one again, and never counts as one.
+    assert checkpoints.paths() == [first, second, third]
+    new = checkpoints.write(ARRAYS, facts(2))
+    assert checkpoints.paths() == [first, new]
+
+
+def test_if_all_are_damaged_nothing_is_begun_anew(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step in (1, 2):
+        checkpoints.write(ARRAYS, facts(step)).write_bytes(b"nothing")
+    before = {path: path.read_bytes() for path in checkpoints.paths()}
+    with pytest.raises(TrainingError, match=r"step-000000002\.h5 is damaged.* remove the folder"):
+        checkpoints.read_latest()
+    assert {path: path.read_bytes() for path in checkpoints.paths()} == before
+
+
+@pytest.mark.parametrize("limit", [0, 2_000, 5_000, 9_000])
+def test_a_full_disk_costs_no_checkpoint(tmp_path: Path, limit: int) -> None:
+    """A limit on the size of files fails writes as a full disk does."""
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    good = checkpoints.write(ARRAYS, facts(1))
+    before = good.read_bytes()
+    larger = {**ARRAYS, "weights/W": np.ones(1000, np.float32)}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with pytest.raises(OSError) as caught:
+            checkpoints.write(larger, facts(2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.errno == errno.EFBIG
+    assert list(checkpoints.folder.iterdir()) == [good]
+    assert good.read_bytes() == before
+    assert checkpoints.write(larger, facts(2)) == checkpoints.latest()
+
+
+# --- In a run
+
+
+class At(keras.callbacks.Callback):
+    """Does something when a step is done."""
+
+    def __init__(self, step: int, act) -> None:
+        super().__init__()
+        self.step, self.act = step, act
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == self.step:
+            self.act()
+
+
+class Stop(BaseException):
+    """Like a kill, it is caught by nobody."""
+
+
+def stop() -> None:
+    raise Stop
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("checkpoint")
+
+
+@pytest.fixture
+def make(folder, tmp_path):
+    """Make the run of this test, over one common corpus."""
+
+    def make(**changes) -> Training:
+        places = {"run_dir": str(tmp_path / "run"), "corpus_dir": str(folder / "corpus")}
+        parameters = small_parameters(folder, **{**places, "max_steps": 30, **changes})
+        return Training(parameters, prepare_corpus(parameters))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def weights(folder) -> bytes:
+    """The content of the weight file of an undisturbed run."""
+    parameters = small_parameters(
+        folder, run_dir=str(folder / "run"), corpus_dir=str(folder / "corpus"), max_steps=30
+    )
+    return content(Training(parameters, prepare_corpus(parameters)).run())
+
+
+def content(weights: Path) -> bytes:
+    """Everything in a weight file but the parameters, which name the folder."""
+    parts = []
+
+    def collect(name: str, node: h5py.Dataset | h5py.Group) -> None:
+        if isinstance(node, h5py.Dataset) and name != "record":
+            parts.append(name.encode() + node[()].tobytes())
+
+    with h5py.File(weights) as file:
+        file.visititems(collect)
+        record = json.loads(file["record"][()].tobytes())
+    del record["parameters"]
+    return b"".join(parts) + json.dumps(record).encode()
+
+
+def steps_of(training: Training) -> list[int]:
+    return [int(path.stem.split("-")[1]) for path in training._checkpoints.paths()]
+
+
+def test_checkpoints_come_as_often_as_asked_for(make):
+    training = make(checkpoint_steps=4, keep_checkpoints=3)
+    with pytest.raises(Stop):
+        training.run([At(14, stop)])
+    assert steps_of(training) == [4, 8, 12]
+    assert make(checkpoint_steps=7).step == 12
+
+
+def test_checkpoints_come_after_some_time(make):
+    training = make(checkpoint_minutes=1e-9, keep_checkpoints=100)
+    with pytest.raises(Stop):
+        training.run([At(4, stop)])
+    assert steps_of(training) == [0, 1, 2, 3, 4]
+    unhurried = make(run_dir=f"{training.folder}-2", checkpoint_minutes=None)
+    with pytest.raises(Stop):
+        unhurried.run([At(14, stop)])
+    assert steps_of(unhurried) == [0]
+
+
+@pytest.mark.parametrize("again", ["the same object", "another object"])
+def test_a_step_broken_off_leaves_no_trace(make, weights, monkeypatch, again):
+    training = make(checkpoint_steps=5)
+
+    def broken_off(batch, state, step):
+        result = take_step(batch, state, step)
+        if step == 12:
+            raise Stop
+        return result
+
+    take_step = training.training_step
+    monkeypatch.setattr(training, "training_step", broken_off)
+    with pytest.raises(Stop):
+        training.run()
+    monkeypatch.undo()
+    if again == "another object":
+        training = make(checkpoint_steps=5)
+    assert content(training.run()) == weights
+
+
+def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(make, weights):
+    training = make(checkpoint_steps=5)
+    with pytest.raises(Stop):
+        training.run([At(18, stop)])
+    training.checkpoint_path.write_bytes(b"damage")
+    with pytest.warns(UserWarning, match=r"step-000000015\.h5 is damaged.*000000010\.h5"):
+        training = make(checkpoint_steps=5)
+    assert training.step == 10
+    assert content(training.run()) == weights
+    assert steps_of(training) == [25, 30]
+
+
+def test_what_a_kill_leaves_is_removed(make):
+    training = make(max_steps=2)
+    training.run()
+    for place in (training.folder, training.checkpoint_path.parent):
+        (place / ".elmo.h5.abc.part").write_text("half")
+    make(max_steps=3).run()
+    assert not list(training.folder.rglob("*.part"))
+
+
+def test_a_lost_history_is_written_again(make):
+    training = make(max_steps=2)
+    training.run()
+    whole = training.history_path.read_bytes()
+    training.history_path.write_text("epoch,step\n1,2\n1,2\n")
+    make(max_steps=2).run()
+    assert training.history_path.read_bytes() == whole
+
+
+def test_the_last_report_is_made_up_for(make, tmp_path):
+    training = make(max_steps=2)
+    callback = DetailedMetrics.of(training.corpus, training.parameters)
+    training.run()
+    assert not (tmp_path / "run" / "reports").exists()
+    make(max_steps=2).run([callback])
+    assert (tmp_path / "run" / "reports" / "epoch_001" / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "what"),
+    [
+        ("nan", r"losses nan forward and nan backward, gradient norm nan, learning_rate 0\.5"),
+        ("inf", r"weights/softmax/b holds values that are no numbers, learning_rate 0\.5"),
+    ],
+)
+def test_divergence_is_told_and_never_saved(make, damage, what):
+    training = make(checkpoint_steps=4)
+    bias = training.bilm.softmax_b
+
+    def spoil():
+        bias.assign(np.full(bias.shape, float(damage), np.float32))
+
+    with pytest.raises(TrainingError) as caught:
+        training.run([At(9 if damage == "nan" else 11, spoil)])
+    message = str(caught.value)
+    assert caught.match(rf"diverged at step {10 if damage == 'nan' else 12}: {what}")
+    assert message.endswith(f"the last good checkpoint is {training.checkpoint_path}.")
+    assert steps_of(training) == [4, 8]
+    assert not training.weights_path.exists()
+    # Even the same object, whose weights are spoilt, goes on from there.
+    training.run()
+    assert training.step == 30
+
+
+@pytest.mark.parametrize("place", ["state", "history", "weights", "report"])
+def test_a_full_disk_stops_the_run_with_one_sentence(make, monkeypatch, weights, place):
+    training = make(checkpoint_steps=5)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    targets = {
+        "state": "elmolib.checkpoint.write_checkpoint",
+        "history": "pandas.DataFrame.to_csv",
+        "weights": "elmolib.weights.created",
+        "report": "elmolib.callbacks.replacing",
+    }
+    report = DetailedMetrics.of(training.corpus, training.parameters)
+    fill = At(7, lambda: monkeypatch.setattr(targets[place], full))
+    with pytest.raises(ElmolibError, match=r"No space left on device") as caught:
+        training.run([fill, report])
+    assert "\n" not in str(caught.value)
+    if place == "state":
+        assert f"the last good checkpoint is {training.checkpoint_path}." in str(caught.value)
+        assert steps_of(training) == [0, 5]
+    monkeypatch.undo()
+    assert content(make(checkpoint_steps=5).run()) == weights
+
+
+# --- What must not change
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"epochs": 7},
+        {"max_steps": None},
+        {"checkpoint_minutes": 3.0, "checkpoint_steps": 9, "keep_checkpoints": 5},
+        {"metrics_every": 3, "pictures_every": 3, "sentence": "a boat .", "progress": "line"},
+    ],
+)
+def test_intervals_and_lengths_may_change(make, changes):
+    make(max_steps=2).run()
+    assert make(**changes).step == 2
+
+
+def test_another_text_is_refused_by_name_even_if_of_the_same_size(make, tmp_path):
+    make(max_steps=2).run()
+    other = tmp_path / "other"
+    other.mkdir()
+    lines = made_up_sentences(150)
+    random.Random(0).shuffle(lines)
+    (other / "text.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with pytest.raises(
+        TrainingError, match="differs in text, training text, held-out text: choose"
+    ):
+        parameters = small_parameters(other, run_dir=str(tmp_path / "run"), max_steps=2)
+        Training(parameters, prepare_corpus(parameters))
+
+
+def test_a_run_keeps_its_own_corpus(tmp_path):
+    parameters = small_parameters(tmp_path, max_steps=2)
+    Training(parameters, prepare_corpus(parameters)).run()
+    text = tmp_path / "text.txt"
+    before = text.read_text(encoding="utf-8")
+    text.write_text(before + "one more .\n", encoding="utf-8")
+    with pytest.raises(CorpusError, match=rf"{tmp_path}/run holds a run.* another {text}:"):
+        prepare_corpus(parameters)
+    with pytest.raises(CorpusError, match="another errors and another min_count and another /"):
+        prepare_corpus(small_parameters(tmp_path, min_count=3, errors="replace"))
+    text.write_text(before, encoding="utf-8")
+    Training(parameters, prepare_corpus(parameters)).run()
+
+
+# --- One process at a time
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from elmolib.errors import TrainingError
+from elmolib.locks import alone_in
+
+folder = Path(sys.argv[1])
+with alone_in(folder, folder / sys.argv[2], TrainingError):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Start processes that hold a lock until they are told to end."""
+    started = []
+
+    def hold(folder: Path, lock: str) -> subprocess.Popen:
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLD, str(folder), lock],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        started.append(process)
+        assert process.stdout.readline() == b"held\n"
+        return process
+
+    yield hold
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_a_second_run_is_refused_and_a_dead_one_s_lock_taken_over(make, holder):
+    training = make(max_steps=2)
+    first = holder(training.folder, ".lock")
+    wanted = rf"{training.folder} is in use by process {first.pid} on {socket.gethostname()}:"
+    with pytest.raises(TrainingError, match=wanted):
+        training.run()
+    assert training.checkpoint_path is None
+    first.kill()
+    first.communicate()
+    assert (training.folder / ".lock").exists()
+    training.run()
+    assert not (training.folder / ".lock").exists()
+
+
+def test_a_second_preparation_is_refused(tmp_path, holder):
+    parameters = small_parameters(tmp_path)
+    first = holder(tmp_path / "run", ".corpus.lock")
+    with pytest.raises(CorpusError, match=rf"corpus is in use by process {first.pid} on "):
+        prepare_corpus(parameters)
+    first.communicate(b"")
+    prepare_corpus(parameters)
+    # A finished corpus can be used by any number.
+    holder(tmp_path / "run", ".corpus.lock")
+    prepare_corpus(parameters)
+
+
+def test_a_run_that_another_process_took_further_goes_on_from_there(make, weights):
+    behind, ahead = make(), make()
+    ahead.run([At(19, lambda: setattr(ahead.bilm, "stop_training", True))])
+    record = []
+    behind.run([At(20, lambda: record.append(behind.step))])
+    assert record == [21]
+    assert content(behind.weights_path) == weights
+
+
+def test_a_lock_that_is_released_between_is_taken(tmp_path):
+    lock = tmp_path / ".lock"
+    with (
+        alone_in(tmp_path, lock, TrainingError),
+        pytest.raises(TrainingError, match=f"in use by process {os.getpid()} on "),
+        alone_in(tmp_path, lock, TrainingError),
+    ):
+        pass
+    with alone_in(tmp_path, lock, TrainingError):
+        assert lock.read_text() == f"{os.getpid()} {socket.gethostname()}\n"
+    assert not lock.exists()
+
+
+def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch):
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", none)
+    with (
+        pytest.warns(UserWarning, match=r"cannot be locked .*\(No locks available\)"),
+        alone_in(tmp_path, tmp_path / ".lock", TrainingError),
+    ):
+        pass
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        monkeypatch.undo()
+        with alone_in(tmp_path, tmp_path / ".lock", TrainingError):
+            pass
