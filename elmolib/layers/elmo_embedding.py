@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from pathlib import Path
 
 import keras
+import numpy as np
 from keras import ops
 
 from elmolib.bilm import BiLM
@@ -43,6 +45,8 @@ class ElmoEmbedding(keras.Layer):
         do_layer_norm: normalise each layer before mixing; see `ScalarMix`.
         l2: pull of the layer weights towards the average; see `ScalarMix`.
         seed: begins the sequence of dropout masks, or None for another one every time.
+        values: the biLM's arrays by published name, or None for random ones. It is emptied as they
+            are taken over.
 
     Call arguments:
         words: either character ids, an integer tensor (batch, time, max_characters) with
@@ -80,11 +84,12 @@ class ElmoEmbedding(keras.Layer):
         do_layer_norm: bool = False,
         l2: float = 0.0,
         seed: int | None = None,
+        values: MutableMapping[str, np.ndarray] | None = None,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
         self.options = options
-        self.bilm = BiLM(options, name="bilm")
+        self.bilm = BiLM(options, values=values, name="bilm")
         self.bilm.trainable = not frozen
         n_layers = options.n_layers + 1
         self.mix = ScalarMix(n_layers, do_layer_norm, l2, name="mix")
@@ -107,10 +112,7 @@ class ElmoEmbedding(keras.Layer):
             WeightsError: the file is missing, damaged or foreign.
         """
         stored = read_model(path, options, softmax=False)
-        layer = cls(stored.options, **kwargs)
-        for name, variable in layer.bilm.named_variables().items():
-            variable.assign(stored.arrays[name])
-        return layer
+        return cls(stored.options, values=stored.arrays, **kwargs)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Check the form of the input."""
