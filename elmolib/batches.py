@@ -34,6 +34,9 @@ GROUPS = (0.5, 0.85, 1.0)
 """Where the distinct words of a batch, sorted by length, are divided: most words are short, and the
 few long ones shall not make all others wide."""
 
+FEWEST_WORDS = 4
+"""So many words are needed for each group to get one; blank ones are added if there are fewer."""
+
 BLOCK = 2048
 """Above that, blocks of so many neighbouring sentences are shuffled, and the sentences in each: the
 first step of a row then costs one block, however large the corpus."""
@@ -342,6 +345,10 @@ def group_by_length(
     Returns:
         the groups, each as of `trim_columns`, and for each word its place in all of them (words,).
     """
+    n_words = len(characters)
+    # A group must not be empty: convolutions of no words fail.
+    blank = np.full((max(0, FEWEST_WORDS - n_words), characters.shape[1]), PADDING)
+    characters = np.concatenate([characters, blank.astype(characters.dtype)])
     lengths = (characters != PADDING).sum(axis=1)
     order = np.argsort(lengths, kind="stable")
     place = np.empty_like(order)
@@ -351,7 +358,7 @@ def group_by_length(
         trim_columns(characters[order[first:end]], widest_filter)
         for first, end in zip([0, *ends], ends, strict=False)
     )
-    return groups, place
+    return groups, place[:n_words]
 
 
 def trim_columns(characters: np.ndarray, widest_filter: int) -> np.ndarray:
