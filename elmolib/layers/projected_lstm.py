@@ -112,7 +112,8 @@ class ProjectedLSTM(keras.Layer):
 
     def _step(self, gates, c, projection):
         """Take one step; return the new c and h, and what its gradient needs besides."""
-        i, j, f, o = ops.split(gates, 4, axis=-1)  # each (batch, dim)
+        # Four slices are copied several times faster than TensorFlow splits.
+        i, j, f, o = (gates[:, k : k + self.dim] for k in range(0, 4 * self.dim, self.dim))
         i, j, f, o = ops.sigmoid(i), ops.tanh(j), ops.sigmoid(f + 1.0), ops.sigmoid(o)
         new_c = f * c + i * j
         if self.cell_clip is not None:
