@@ -118,7 +118,8 @@ class BiLM(keras.Model):
         """Compute all layers from word vectors (words, projection_dim) that are known already."""
         directions, c, h = [], [], []
         for d, lstms in enumerate(self.lstms):
-            read = ops.take(vectors, ops.transpose(words[d]), axis=0)  # (time, batch, projection)
+            read = ops.take(vectors, words[d], axis=0)
+            read = ops.swapaxes(read, 0, 1)  # (time, batch, projection)
             layers = [read]
             x = self.timestep_dropout(read, training=training)
             for layer, lstm in enumerate(lstms):
