@@ -100,7 +100,7 @@ class Split:
 
 
 class PreparedCorpus:
-    """A prepared corpus on disk; only what is asked for is read.
+    """A prepared corpus on disk, found undamaged by its checksums; what is asked for is read.
 
     Args:
         path: the folder that `prepare_corpus` made.
@@ -130,7 +130,9 @@ class PreparedCorpus:
             counts = self.record["counts"]
             n_words, n_sentences = counts["words"], counts["sentences"]
             self._n_lexicon, self._n_vocabulary = counts["lexicon"], counts["vocabulary"]
-            self._check_sizes(self.record["files"])
+            if not len(SPECIAL_WORDS) <= self._n_vocabulary <= self._n_lexicon:
+                raise _damaged(self.path / RECORD)
+            self._check_files(self.record["files"], self.record["sha256"])
             self.train = self._split(TRAIN, n_words[TRAIN], n_sentences[TRAIN])
             self.heldout = (
                 self._split(HELDOUT, n_words[HELDOUT], n_sentences[HELDOUT])
@@ -168,10 +170,10 @@ class PreparedCorpus:
         chosen = sorted(name for name in self.record["files"] if name.startswith(beginnings))
         return hashlib.sha256(" ".join(sums[name] for name in chosen).encode()).hexdigest()
 
-    def _check_sizes(self, files: dict[str, int]) -> None:
-        for name, size in files.items():
+    def _check_files(self, sizes: dict[str, int], sums: dict[str, str]) -> None:
+        for name, size in sizes.items():
             file = self.path / name
-            if not file.is_file() or file.stat().st_size != size:
+            if not file.is_file() or file.stat().st_size != size or _sha256(file) != sums[name]:
                 raise _damaged(file)
 
     def _split(self, side: str, n_words: int, n_sentences: int) -> Split:
@@ -641,8 +643,15 @@ def _write_record(folder: Path, made_from: dict, counts: dict) -> None:
         "files": {file.name: file.stat().st_size for file in sorted(folder.iterdir())},
         "sha256": {file.name: _sha256(file) for file in sorted(folder.iterdir())},
     }
+    record["checksum"] = _checksum(record)
     text = json.dumps(record, indent=2, ensure_ascii=False)
     (folder / RECORD).write_text(text + "\n", encoding="utf-8")
+
+
+def _checksum(record: dict) -> str:
+    """Of everything in a record but the checksum itself."""
+    content = {key: value for key, value in record.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 @contextmanager
@@ -711,6 +720,8 @@ def _read_record(folder: Path) -> dict:
                 f"{file} was made by another version of elmolib; delete {folder} to prepare the "
                 "corpus again."
             )
+        if record["checksum"] != _checksum(record):
+            raise _damaged(file)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise error if isinstance(error, CorpusError) else _damaged(file) from None
     return record

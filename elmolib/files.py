@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import tempfile
 from collections.abc import Iterator
@@ -42,6 +43,21 @@ def replacing(path: str | Path) -> Iterator[Path]:
         _sync_folder(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def read_at_most(path: Path, limit: int) -> bytes:
+    """Read a file, packed if its name ends in `.gz`, of no more than `limit` bytes.
+
+    Raises:
+        OSError, EOFError, zlib.error: it cannot be read.
+        ValueError: it is larger, perhaps only once unpacked.
+    """
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"it is larger than {limit:,} bytes")
+    return content
 
 
 def remove_unfinished(folder: Path) -> None:

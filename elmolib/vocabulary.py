@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import re
 import zlib
@@ -11,9 +10,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from elmolib.errors import VocabularyError
+from elmolib.files import read_at_most
 
 BOS, EOS, UNK = 0, 1, 2
 SPECIAL_WORDS = ("<S>", "</S>", "<UNK>")
+
+MAX_BYTES, MAX_WORDS = 64_000_000, 4_000_000
+"""The largest published vocabulary has 800,000 words in 8 MB; more than this is an attack."""
 
 MAPPING_HEADER = ["Word", "Index"]
 MAPPING_NAMES = {"<EOS>": "</S>"}
@@ -80,8 +83,9 @@ def read_words(path: str | Path) -> list[str]:
         The distinct words, special ones at the place where the file has them, if it has them.
 
     Raises:
-        VocabularyError: the file cannot be read, lists no word, lists a word or index twice, or
-            holds a line that is not a word (and, in a mapping, an index that is not negative).
+        VocabularyError: the file cannot be read, is far too large, lists no word, lists a word or
+            index twice, or holds a line that is not a word (and, in a mapping, an index that is
+            not negative).
     """
     text = _read_text(path)
     is_mapping = text.split("\n", 1)[0].strip() == ",".join(MAPPING_HEADER)
@@ -96,12 +100,12 @@ def read_words(path: str | Path) -> list[str]:
 
 def _read_text(path: str | Path) -> str:
     try:
-        raw = Path(path).read_bytes()
-        if Path(path).suffix == ".gz":
-            raw = gzip.decompress(raw)
-    except (OSError, EOFError, zlib.error) as error:
+        raw = read_at_most(Path(path), MAX_BYTES)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise VocabularyError(f"{path} cannot be read as a vocabulary: {reason}.") from None
+    if raw.count(b"\n") > MAX_WORDS:
+        raise VocabularyError(f"{path} lists more than {MAX_WORDS:,} words.")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -9,7 +9,6 @@ plain data stored in the file itself.
 
 from __future__ import annotations
 
-import gzip
 import json
 import shutil
 import tempfile
@@ -25,11 +24,11 @@ import h5py
 import numpy as np
 
 from elmolib.errors import ElmolibError, WeightsError
-from elmolib.files import replacing
+from elmolib.files import read_at_most, replacing
 from elmolib.hdf5 import created, find, find_data, opened, require_stored, stored_bytes, write_bytes
 from elmolib.options import N_CHARACTERS, BiLMOptions, parse_options, read_options
 from elmolib.text import Tokenizer
-from elmolib.vocabulary import SPECIAL_WORDS, Vocabulary
+from elmolib.vocabulary import MAX_BYTES, MAX_WORDS, SPECIAL_WORDS, Vocabulary
 
 FORMAT_VERSION = 1
 
@@ -37,9 +36,6 @@ _WEIGHT_SUFFIXES = (".hdf5", ".h5")
 _VOCABULARY_NAMES = ("vocab.txt", "vocab.txt.gz")
 
 _MAX_JSON_BYTES = 10_000_000
-# The largest published vocabulary has 800,000 words in 8 MB.
-_MAX_VOCABULARY_BYTES = 64_000_000
-_MAX_VOCABULARY_WORDS = 4_000_000
 # Floats shrink by a tenth and words by two thirds; more than this is an attack.
 _MAX_EXPANSION = 20
 _EXPANSION_FLOOR = 10_000_000
@@ -238,7 +234,7 @@ def _read_folder(
         options = parse_options(text, f"{source}/options.json")
     for name in _VOCABULARY_NAMES:
         if name in names:
-            text = _read_bytes(folder / name, f"{source}/{name}", _MAX_VOCABULARY_BYTES)
+            text = _read_bytes(folder / name, f"{source}/{name}", MAX_BYTES)
             vocabulary = _parsed_words(text, f"{source}/{name}")
             break
     beside = _Beside(override, options, vocabulary)
@@ -304,17 +300,9 @@ def _name(info: zipfile.ZipInfo) -> str:
 
 def _read_bytes(path: Path, source: str, limit: int) -> bytes:
     try:
-        with path.open("rb") as raw:
-            if path.suffix != ".gz":
-                text = raw.read(limit + 1)
-            else:
-                with gzip.GzipFile(fileobj=raw) as unzipped:
-                    text = unzipped.read(limit + 1)
-    except (OSError, EOFError, zlib.error) as error:
+        return read_at_most(path, limit)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
         raise WeightsError(f"{source} cannot be read: {error}.") from None
-    if len(text) > limit:
-        raise WeightsError(f"{source} is larger than {limit:,} bytes.")
-    return text
 
 
 # --- Reading HDF5
@@ -463,7 +451,7 @@ def _stored_record(file: h5py.File, source: str) -> dict[str, Any] | None:
 
 
 def _stored_vocabulary(file: h5py.File, source: str) -> Vocabulary | None:
-    text = stored_bytes(file, "vocabulary", _MAX_VOCABULARY_BYTES, source)
+    text = stored_bytes(file, "vocabulary", MAX_BYTES, source)
     return None if text is None else _parsed_words(text, f"{source}: the vocabulary")
 
 
@@ -487,8 +475,8 @@ def _parsed_object(text: bytes, source: str) -> dict[str, Any]:
 
 
 def _parsed_words(text: bytes, source: str) -> Vocabulary:
-    if text.count(b"\n") > _MAX_VOCABULARY_WORDS:
-        raise WeightsError(f"{source} has more than {_MAX_VOCABULARY_WORDS:,} words.")
+    if text.count(b"\n") > MAX_WORDS:
+        raise WeightsError(f"{source} has more than {MAX_WORDS:,} words.")
     try:
         lines = text.decode("utf-8-sig").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:

@@ -128,3 +128,16 @@ def test_a_missing_file_is_refused(tmp_path):
 def test_a_published_word_list_is_read_whole():
     vocabulary = Vocabulary.read(SHARED / "reference" / "wt2" / "vocab.txt")
     assert len(vocabulary) == 33_279
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"a" * 70_000_000, "it is larger than 64,000,000 bytes"),
+        (b"\n" * 5_000_000, "lists more than 4,000,000 words"),
+    ],
+)
+def test_a_small_file_that_unpacks_to_a_huge_one_is_refused(file, content, complaint):
+    path = file(gzip.compress(content), "words.txt.gz")
+    with pytest.raises(VocabularyError, match=complaint):
+        read_words(path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import random
 import resource
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_models import TINY, bilm_options, random_arrays
 
-from elmolib.errors import ElmolibError, OptionsError, WeightsError
+from elmolib.errors import OptionsError, WeightsError
 from elmolib.options import BiLMOptions
 from elmolib.text import Tokenizer
 from elmolib.vocabulary import Vocabulary
@@ -516,7 +515,7 @@ def test_zip_bomb_is_refused(published: Path) -> None:
 def test_packed_vocabulary_bomb_is_refused(published: Path) -> None:
     (published / "vocab.txt").unlink()
     (published / "vocab.txt.gz").write_bytes(gzip.compress(b"a" * 70_000_000))
-    with pytest.raises(WeightsError, match=r"vocab\.txt\.gz is larger than"):
+    with pytest.raises(WeightsError, match=r"vocab\.txt\.gz cannot be read: it is larger than"):
         read_model(published)
 
 
@@ -601,62 +600,3 @@ def test_full_disk_leaves_the_old_file(path: Path, limit: int) -> None:
     # The process must have survived with an HDF5 library that still works.
     write_model(path, TINY, random_arrays(TINY, 7, 1), VOCABULARY, TOKENIZER)
     assert_same_arrays(read_model(path).arrays, random_arrays(TINY, 7, 1))
-
-
-# --- Damage
-
-
-def damaged(whole: bytes, positions: list[int], generator: random.Random) -> bytes:
-    """Change, drop, repeat or cut off a few bytes."""
-    content = bytearray(whole)
-    for _ in range(generator.choice([1, 1, 1, 2, 4])):
-        at = min(generator.choice(positions), len(content) - 1)
-        kind = generator.randrange(6)
-        if kind < 2:
-            content[at] = generator.randrange(256)
-        elif kind == 2:
-            content[at : at + 8] = generator.choice([b"\xff" * 8, b"\0" * 8, b"\0" * 7 + b"\x40"])
-        elif kind == 3:
-            content[at : at + generator.randrange(1, 40)] = b""
-        elif kind == 4:
-            source = generator.choice(positions)
-            content[at : at + 16] = whole[source : source + 16]
-        else:
-            content = content[: at + 1]
-    return bytes(content)
-
-
-def check_damage(path: Path, seed: int, n_mutations: int) -> None:
-    whole = path.read_bytes()
-    # Where the file is not zero it holds structure, or numbers whose change does no harm.
-    in_arrays: set[int] = set()
-    with h5py.File(path) as file:
-
-        def note(_: str, node: object) -> None:
-            if isinstance(node, h5py.Dataset):
-                in_arrays.update(range(node.id.get_offset(), node.id.get_offset() + node.nbytes))
-
-        file.visititems(note)
-    positions = [i for i, byte in enumerate(whole) if byte and i not in in_arrays]
-    generator = random.Random(seed)
-    refused = 0
-    for _ in range(n_mutations):
-        path.write_bytes(damaged(whole, positions, generator))
-        try:
-            read_model(path)
-        except ElmolibError as error:
-            refused += 1
-            assert str(path) in str(error)
-    assert refused > n_mutations // 2
-
-
-def test_damaged_files_raise_nothing_but_our_errors(path: Path) -> None:
-    check_damage(path, seed=0, n_mutations=300)
-
-
-@pytest.mark.slow
-def test_damaged_files_raise_nothing_but_our_errors_at_length(path: Path) -> None:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    check_damage(path, seed=1, n_mutations=10_000)
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    assert kilobytes < 1_000_000

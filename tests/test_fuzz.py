@@ -1,0 +1,238 @@
+"""Damaged files: every reader gives a value or one of our own errors, soon and in little memory.
+
+As a program, `python test_fuzz.py READER SEED MUTATIONS FOLDER` reads so many damaged files within
+2 s of processor time each and 1 GB of memory in all, and prints how many were refused.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+
+from elmolib.errors import ElmolibError
+
+SECONDS = 2.0
+BYTES = 1_000_000_000
+
+
+class Target(NamedTuple):
+    """What to damage.
+
+    Attributes:
+        files: valid files, one of which is damaged at a time, and the places of it that matter.
+        read: reads them, and touches what was read.
+    """
+
+    files: dict[Path, list[int]]
+    read: Callable[[], object]
+
+
+def everywhere(*paths: Path) -> dict[Path, list[int]]:
+    return {path: list(range(path.stat().st_size)) for path in paths}
+
+
+def structure(path: Path) -> list[int]:
+    """The bytes of an HDF5 file that are not those of float arrays, whose change does no harm."""
+    in_arrays: set[int] = set()
+    with h5py.File(path) as file:
+
+        def note(_: str, node: h5py.Dataset | h5py.Group) -> None:
+            if isinstance(node, h5py.Dataset) and node.dtype.kind == "f" and node.nbytes:
+                offset = node.id.get_offset()
+                in_arrays.update(range(offset, offset + node.nbytes))
+
+        file.visititems(note)
+    content = path.read_bytes()
+    return [i for i, byte in enumerate(content) if byte and i not in in_arrays]
+
+
+def weights(folder: Path) -> Target:
+    from small_models import TINY, random_arrays
+
+    from elmolib.text import Tokenizer
+    from elmolib.vocabulary import Vocabulary
+    from elmolib.weights import read_model, write_model
+
+    path = folder / "elmo.h5"
+    vocabulary = Vocabulary(["the", "râu", "河", "🚣"])
+    arrays = random_arrays(TINY, len(vocabulary))
+    write_model(path, TINY, arrays, vocabulary, Tokenizer(language="ro"), {"steps": 3})
+    return Target({path: structure(path)}, lambda: read_model(path))
+
+
+def options(folder: Path) -> Target:
+    from small_models import TINY
+
+    from elmolib.options import read_options
+
+    path = folder / "options.json"
+    path.write_text(json.dumps(TINY.to_json()))
+    return Target(everywhere(path), lambda: read_options(path).weight_shapes(10))
+
+
+def checkpoint(folder: Path) -> Target:
+    from small_models import TINY, random_arrays
+
+    from elmolib.checkpoint import Checkpoints, Facts
+
+    arrays = random_arrays(TINY, 7)
+    history = [{"epoch": 1.0, "step": 60.0}]
+    facts = Facts(identity={"seed": 1}, step=60, epoch_steps=0, epoch_seconds=0.5, history=history)
+    checkpoints = Checkpoints(folder, keep=1)
+    path = checkpoints.write(arrays, facts)
+    return Target({path: structure(path)}, checkpoints.read_latest)
+
+
+def corpus(folder: Path) -> Target:
+    from small_corpus import small_parameters
+
+    from elmolib.corpus import PreparedCorpus, prepare_corpus
+
+    path = prepare_corpus(small_parameters(folder)).path
+
+    def read() -> None:
+        corpus = PreparedCorpus(path)
+        assert corpus.vocabulary.words == corpus.lexicon.words(range(len(corpus.vocabulary)))
+        assert corpus.tokenizer.words("a b")
+        for split in filter(None, (corpus.train, corpus.heldout)):
+            corpus.lexicon.character_ids(np.unique(split.ids))
+            assert int(np.diff(split.bounds).sum()) == split.n_words
+
+    return Target(everywhere(*path.iterdir()), read)
+
+
+def parameters(folder: Path) -> Target:
+    from small_corpus import small_parameters
+
+    from elmolib.parameters import Parameters
+
+    path = folder / "params.yaml"
+    kept = ("run_dir", "text", "filters", "lstm_dim", "projection_dim", "n_layers", "n_highway")
+    values = small_parameters(folder).to_json()
+    short = {name: values[name] for name in (*kept, "char_embedding_dim", "learning_rate")}
+    path.write_text(yaml.safe_dump(short))
+    return Target(everywhere(path), lambda: Parameters.from_yaml(path).options)
+
+
+def vocabulary(folder: Path) -> Target:
+    from elmolib.vocabulary import Vocabulary
+
+    words, mapping, packed = folder / "a.txt", folder / "b.csv", folder / "c.txt.gz"
+    words.write_text("<S>\n</S>\n<UNK>\nthe\nrâu\n河\n🚣\n", encoding="utf-8")
+    mapping.write_text('Word,Index\n<PAD>,0\n<EOS>,1\nthe,2\n",",3\nrâu,5\n', encoding="utf-8")
+    packed.write_bytes(gzip.compress(words.read_bytes()))
+    files = everywhere(words, mapping, packed)
+    return Target(files, lambda: [Vocabulary.read(path) for path in files])
+
+
+READERS = {
+    reader.__name__: reader
+    for reader in (weights, options, checkpoint, corpus, parameters, vocabulary)
+}
+
+
+def damaged(whole: bytes, places: list[int], rng: random.Random) -> bytes:
+    """Change, drop, repeat or cut off a few bytes."""
+    content = bytearray(whole)
+    for _ in range(rng.choice([1, 1, 1, 2, 4])):
+        at = min(rng.choice(places), max(0, len(content) - 1))
+        kind = rng.randrange(7)
+        if kind < 2:
+            content[at : at + 1] = bytes([rng.randrange(256)])
+        elif kind == 2:
+            content[at : at + 8] = rng.choice([b"\xff" * 8, b"\0" * 8, b"\0" * 7 + b"\x40"])
+        elif kind == 3:
+            content[at : at + rng.randrange(1, 40)] = b""
+        elif kind == 4:
+            source = rng.choice(places)
+            content[at : at + 16] = whole[source : source + 16]
+        elif kind == 5:
+            content[at:at] = rng.choice([b"[" * 5000, b"9" * 5000, b"{", b'"', b"\n", b"- ", b"&a"])
+        else:
+            content = content[: at + 1]
+    return bytes(content)
+
+
+def fuzz(reader: str, seed: int, n_mutations: int, folder: Path) -> int:
+    """Read damaged files, one after the other.
+
+    Returns:
+        how many were refused.
+    """
+    target = READERS[reader](folder)
+    target.read()
+    _bound_memory()
+    rng = random.Random(seed)
+    whole = {path: path.read_bytes() for path in target.files}
+    n_refused = 0
+    for _ in range(n_mutations):
+        path = rng.choice(list(target.files))
+        path.write_bytes(damaged(whole[path], target.files[path], rng))
+        # What takes longer is killed by the signal, whatever library it is in.
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        try:
+            target.read()
+        except ElmolibError as error:
+            n_refused += 1
+            assert "\n" not in str(error), error
+            assert str(folder) in str(error), error
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        path.write_bytes(whole[path])
+    return n_refused
+
+
+def _bound_memory() -> None:
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * os.sysconf("SC_PAGE_SIZE") + BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def check(reader: str, seed: int, n_mutations: int, folder: Path) -> None:
+    """Fuzz in a process of its own, which may die."""
+    here = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": f"{here.parent}{os.pathsep}{here}"}
+    done = subprocess.run(
+        [sys.executable, __file__, reader, str(seed), str(n_mutations), str(folder)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, (done.returncode, done.stderr[-2000:])
+    assert int(done.stdout) > n_mutations // 4
+
+
+def each(readers: Iterable[str]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("reader", list(readers))
+
+
+@each(READERS)
+def test_damaged_files_raise_nothing_but_our_errors(tmp_path, reader):
+    check(reader, 0, 200, tmp_path)
+
+
+@pytest.mark.slow
+@each(READERS)
+def test_10_000_damaged_files_raise_nothing_but_our_errors(tmp_path, reader):
+    check(reader, 1, 10_000, tmp_path)
+
+
+if __name__ == "__main__":
+    import warnings
+
+    warnings.simplefilter("ignore")
+    print(fuzz(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])))
