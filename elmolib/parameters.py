@@ -167,8 +167,8 @@ class Parameters(BaseModel):
     )
 
     tagged_text: Name = Field(
-        default="notebooks/data/english-ewt.conllu.gz",
-        description="CoNLL-U file for the tagger",
+        default="notebooks/data/tagged.conllu",
+        description="CoNLL-U file for a tagger, its last fifth held out",
     )
 
     def __init__(self, **values: Any) -> None:

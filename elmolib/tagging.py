@@ -29,7 +29,7 @@ class TaggedSentence(NamedTuple):
 
 
 def read_conllu(path: str | Path) -> list[TaggedSentence]:
-    """Read words and their universal parts of speech from a treebank.
+    """Read words and their universal parts of speech.
 
     Args:
         path: a CoNLL-U file in UTF-8, plain or `.gz`. Of a contraction that it also writes as one
@@ -106,7 +106,9 @@ class TaggedBatches(keras.utils.PyDataset):
         super().__init__()
         self._number = {name: k for k, name in enumerate(names)}
         by_length = sorted(sentences, key=lambda sentence: len(sentence.words))
-        self._batches = _cut(by_length, batch_size)
+        batches = _cut(by_length, batch_size)
+        # Of a length that its first two batches share, Keras takes all others to be.
+        self._batches = [*batches[-1:], *batches[:-1]]
 
     def __len__(self) -> int:
         return len(self._batches)

@@ -15,7 +15,7 @@ import yaml
 from papermill.exceptions import PapermillExecutionError
 from small_corpus import small_parameters
 
-NAMES = ("01_prepare", "02_train", "03_evaluate", "04_explore")
+NAMES = ("01_prepare", "02_train", "03_evaluate", "04_explore", "06_tagger")
 N_STEPS = 110
 
 
@@ -72,6 +72,7 @@ def executed(project) -> dict[str, nbformat.NotebookNode]:
     assert command.returncode == 0, command.stderr
     project.run("03_evaluate", cwd="notebooks")
     project.run("04_explore")
+    project.run("06_tagger")
     return {name: nbformat.read(project.folder / f"{name}.ipynb", as_version=4) for name in NAMES}
 
 
@@ -98,14 +99,16 @@ def test_every_notebook_runs_quietly_and_shows_pictures(executed, project, name)
     assert (project.folder / f"{name}.ipynb").stat().st_size < 1_000_000
 
 
-def test_everything_is_in_the_run_folder(executed, project):
+def test_everything_is_in_the_run_folder(executed, project, root):
     run = project.folder / "runs" / "small"
     for name in ("elmo.h5", "history.csv", "heatmap.png", "corpus/corpus.json"):
         assert (run / name).is_file()
     assert (run / "reports" / "epoch_002" / "heatmap.png").is_file()
-    assert sorted(path.name for path in (project.folder / "notebooks").iterdir()) == [
-        f"{name}.ipynb" for name in NAMES
-    ]
+    beside, committed = (
+        {path.name for path in (folder / "notebooks").iterdir() if not path.name.startswith(".")}
+        for folder in (project.folder, root)
+    )
+    assert beside == committed
 
 
 def test_preparing_shows_what_was_read(executed):
