@@ -612,7 +612,9 @@ def layer_weights(weights: Iterable[float], ax: Axes | None = None) -> Axes:
     places = range(len(weights))
     bars = ax.bar(places, weights, width=0.6, color=FORWARD_COLOUR)
     ax.set_xticks(places, [layer_name(layer).replace(": ", "\n") for layer in places])
-    ax.bar_label(bars, [f"{weight:.0%}" for weight in weights], padding=4)
+    # The line of the average must not strike a number through.
+    behind = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+    ax.bar_label(bars, [f"{weight:.0%}" for weight in weights], padding=4, bbox=behind)
     even = 1 / len(weights)
     ax.axhline(even, color="grey", linestyle="--", linewidth=1, zorder=0)
     # Outside the bars, where no number of theirs can stand.
