@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
+from pathlib import Path
 
+import keras
+import pandas as pd
 import pytest
 from wikitext import wikitext
 
@@ -12,6 +16,20 @@ from elmolib.parameters import Parameters
 from elmolib.training import Training
 
 pytestmark = [pytest.mark.shared, pytest.mark.slow]
+
+
+class Curve(keras.callbacks.Callback):
+    """Print the sampled perplexity of every 100th step beside that of bilm-tf's run."""
+
+    def __init__(self, trace: Path) -> None:
+        super().__init__()
+        self.theirs = pd.read_csv(trace, index_col="batch")["train_perplexity_sampled"]
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        step = batch + 1
+        if step in self.theirs.index:
+            ours = math.exp((logs["loss_forward"] + logs["loss_backward"]) / 2)
+            print(f"step {step:5,}: {ours:6.1f}, bilm-tf {self.theirs[step]:6.1f}", flush=True)
 
 
 def test_one_epoch_from_scratch(shared, tmp_path):
@@ -43,7 +61,7 @@ def test_one_epoch_from_scratch(shared, tmp_path):
     with pytest.warns(UserWarning, match="105 of 8,057 sentences"):
         corpus = prepare_corpus(parameters)
     training = Training(parameters, corpus)
-    training.run()
+    training.run([Curve(reference / "train_trace_seed1.csv")])
     assert training.batches.n_targets == 2_083_837
     assert training.history[-1]["vocabulary_size"] == 33_279
     assert training.history[-1]["heldout_mean"] <= 320
