@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 from collections.abc import Sequence
@@ -157,6 +158,8 @@ class DetailedMetrics(keras.callbacks.Callback):
                 f"The report {folder} cannot be written ({error.strerror or error}): see to it and "
                 "start again, the run goes on from its last checkpoint."
             ) from None
+        # Figures refer to themselves and weigh megabytes; Python would let many pile up.
+        gc.collect()
         if self.show:
             print(f"{' and '.join(kinds)} saved in {folder}", flush=True)
 
