@@ -220,8 +220,9 @@ def make(folder, tmp_path):
     """Make the run of this test, over one common corpus."""
 
     def make(**changes) -> Training:
-        places = {"run_dir": str(tmp_path / "run"), "corpus_dir": str(folder / "corpus")}
-        parameters = small_parameters(folder, **{**places, "max_steps": 30, **changes})
+        run = {"run_dir": str(tmp_path / "run"), "corpus_dir": str(folder / "corpus")}
+        run |= {"max_steps": 30, "heldout_fraction": None}
+        parameters = small_parameters(folder, **{**run, **changes})
         return Training(parameters, prepare_corpus(parameters))
 
     return make
@@ -230,9 +231,8 @@ def make(folder, tmp_path):
 @pytest.fixture(scope="module")
 def weights(folder) -> bytes:
     """The content of the weight file of an undisturbed run."""
-    parameters = small_parameters(
-        folder, run_dir=str(folder / "run"), corpus_dir=str(folder / "corpus"), max_steps=30
-    )
+    run = {"run_dir": str(folder / "run"), "corpus_dir": str(folder / "corpus")}
+    parameters = small_parameters(folder, **run, max_steps=30, heldout_fraction=None)
     return content(Training(parameters, prepare_corpus(parameters)).run())
 
 
@@ -330,7 +330,7 @@ def test_the_last_report_is_made_up_for(make, tmp_path):
     training.run()
     assert not (tmp_path / "run" / "reports").exists()
     make(max_steps=2).run([callback])
-    assert (tmp_path / "run" / "reports" / "epoch_001" / "metrics.json").exists()
+    assert (tmp_path / "run" / "reports" / "epoch_001" / "heatmap.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -370,7 +370,7 @@ def test_a_full_disk_stops_the_run_with_one_sentence(make, monkeypatch, weights,
         "state": "elmolib.checkpoint.write_checkpoint",
         "history": "pandas.DataFrame.to_csv",
         "weights": "elmolib.weights.created",
-        "report": "elmolib.callbacks.replacing",
+        "report": "elmolib.plots.replacing",
     }
     report = DetailedMetrics.of(training.corpus, training.parameters)
     fill = At(7, lambda: monkeypatch.setattr(targets[place], full))
@@ -408,10 +408,9 @@ def test_another_text_is_refused_by_name_even_if_of_the_same_size(make, tmp_path
     lines = made_up_sentences(150)
     random.Random(0).shuffle(lines)
     (other / "text.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    with pytest.raises(
-        TrainingError, match="differs in text, training text, held-out text: choose"
-    ):
-        parameters = small_parameters(other, run_dir=str(tmp_path / "run"), max_steps=2)
+    with pytest.raises(TrainingError, match="differs in text, training text: choose another"):
+        run = {"run_dir": str(tmp_path / "run"), "heldout_fraction": None}
+        parameters = small_parameters(other, **run, max_steps=2)
         Training(parameters, prepare_corpus(parameters))
 
 

@@ -35,7 +35,6 @@ PARAMETERS = {
     "n_layers": 2,
     "timestep_dropout": 0.1,
     "epochs": 9,
-    "max_steps": 410,
     "batch_size": 4,
     "unroll_steps": 7,
     "n_negatives": 8,
@@ -44,6 +43,8 @@ PARAMETERS = {
     "pictures_every": 3,
     "progress": "none",
 }
+
+STEPS_PER_EPOCH = 51
 
 TRAIN = """
 import sys
@@ -79,21 +80,21 @@ prepare_corpus(parameters, processes=2, chunk_bytes=20_000)
 """
 
 
-def made(folder: Path, n_sentences: int) -> Path:
+def made(folder: Path, n_sentences: int, n_steps: int) -> Path:
     """Make a folder that programs can be run in."""
     folder.mkdir()
-    (folder / "params.yaml").write_text(json.dumps(PARAMETERS))
+    (folder / "params.yaml").write_text(json.dumps({**PARAMETERS, "max_steps": n_steps}))
     text = "\n".join(made_up_sentences(n_sentences)) + "\n"
     (folder / "text.txt").write_text(text, encoding="utf-8")
     return folder
 
 
 class Children:
-    """Runs one program in one folder again and again, the next one waiting when one ends."""
+    """Runs one program in one folder so many times, the next one waiting when one ends."""
 
-    def __init__(self, program: str, folder: Path) -> None:
-        self.program, self.folder = program, folder
-        self.next = self._start()
+    def __init__(self, program: str, folder: Path, n: int) -> None:
+        self.program, self.folder, self.n_to_come = program, folder, n - 1
+        self.next: subprocess.Popen | None = self._start()
 
     def _start(self) -> subprocess.Popen:
         return subprocess.Popen(
@@ -106,19 +107,21 @@ class Children:
         )
 
     def go(self) -> subprocess.Popen:
-        child, self.next = self.next, self._start()
+        child, self.next = self.next, self._start() if self.n_to_come else None
+        self.n_to_come -= 1
         child.stdin.write(b"\n")
         child.stdin.flush()
         return child
 
     def stop(self) -> None:
-        self.next.kill()
-        self.next.communicate()
+        if self.next is not None:
+            self.next.kill()
+            self.next.communicate()
 
 
 @contextmanager
-def children_in(folder: Path, program: str) -> Iterator[Children]:
-    children = Children(program, folder)
+def children_in(folder: Path, program: str, n: int) -> Iterator[Children]:
+    children = Children(program, folder, n)
     try:
         yield children
     finally:
@@ -155,7 +158,7 @@ def after_some_steps(child: subprocess.Popen, folder: Path, rng: random.Random) 
 
 
 def after_an_epoch(child: subprocess.Popen, folder: Path, rng: random.Random) -> None:
-    for _ in range(51):
+    for _ in range(STEPS_PER_EPOCH):
         child.stdout.readline()
     time.sleep(rng.uniform(0.0, 0.1))
 
@@ -199,20 +202,14 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
-    """The folder of a run that nothing disturbed."""
-    folder = made(tmp_path_factory.mktemp("resume") / "whole", 200)
-    with children_in(folder, TRAIN) as children:
-        finish(children.go(), folder)
-    return folder
-
-
-def survives(whole: Path, folder: Path, moments: list) -> None:
-    made(folder, 200)
+def survives(tmp_path: Path, n_steps: int, moments: list[Callable]) -> None:
+    """Train in peace, and so that each moment is the last of its process, and compare."""
+    whole, folder = (made(tmp_path / name, 200, n_steps) for name in ("whole", "killed"))
+    with children_in(whole, TRAIN, 1) as children:
+        finish(children.go(), whole)
     rng = random.Random(1)
     n_killed = 0
-    with children_in(folder, TRAIN) as children:
+    with children_in(folder, TRAIN, len(moments) + 1) as children:
         for wait_for_moment in moments:
             child = children.go()
             wait_for_moment(child, folder, rng)
@@ -222,37 +219,35 @@ def survives(whole: Path, folder: Path, moments: list) -> None:
     run, undisturbed = folder / "run", whole / "run"
     assert (run / "elmo.h5").read_bytes() == (undisturbed / "elmo.h5").read_bytes()
     assert history(folder) == history(whole)
-    assert [line["step"] for line in history(folder)] == [
-        *(f"{51.0 * n}" for n in range(1, 9)),
-        "410.0",
-    ]
+    steps = [float(line["step"]) for line in history(folder)]
+    assert steps == [*range(STEPS_PER_EPOCH, n_steps, STEPS_PER_EPOCH), n_steps]
     assert files(run / "reports") == files(undisturbed / "reports")
     assert {path.name for path in run.iterdir()} == {path.name for path in undisturbed.iterdir()}
     kept = [path.name for path in sorted((run / "checkpoints").iterdir())]
-    assert kept == ["step-000000408.h5", "step-000000410.h5"]
+    assert kept == [f"step-{step:09d}.h5" for step in (n_steps - 2, n_steps)]
 
 
-def test_killed_training_ends_with_the_same_bytes(whole, tmp_path):
+def test_killed_training_ends_with_the_same_bytes(tmp_path):
     moments = [within_preparation, after_some_steps, within_a_checkpoint, within_the_weights]
-    survives(whole, tmp_path / "killed", moments)
+    survives(tmp_path, 110, moments)
 
 
 @pytest.mark.slow
-def test_training_killed_many_times_ends_with_the_same_bytes(whole, tmp_path):
+def test_training_killed_many_times_ends_with_the_same_bytes(tmp_path):
     again_and_again = [after_some_time, after_some_steps, within_a_checkpoint, after_some_steps]
     moments = [within_preparation] * 2 + [within_the_weights, after_an_epoch] * 2
-    survives(whole, tmp_path / "killed", moments + again_and_again * 5)
+    survives(tmp_path, 410, moments + again_and_again * 5)
 
 
 def preparation_survives(tmp_path: Path, n_kills: int) -> None:
-    whole, folder = (made(tmp_path / name, 8000) for name in ("whole", "killed"))
-    with children_in(whole, PREPARE) as children:
+    whole, folder = (made(tmp_path / name, 8000, 1) for name in ("whole", "killed"))
+    with children_in(whole, PREPARE, 1) as children:
         started = time.monotonic()
         finish(children.go(), whole)
         duration = time.monotonic() - started
     rng = random.Random(2)
     n_killed = 0
-    with children_in(folder, PREPARE) as children:
+    with children_in(folder, PREPARE, 3 * n_kills) as children:
         while n_killed < n_kills:
             child = children.go()
             time.sleep(rng.uniform(0.0, duration))
