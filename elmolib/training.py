@@ -329,7 +329,7 @@ class Training:
             raise TrainingError(
                 f"{place} cannot be written ({error.strerror or error}), so training stopped at "
                 f"step {self.step}: see to it and start again, the last good checkpoint is "
-                f"{self.checkpoint_path}."
+                f"{self.checkpoint_path or 'yet to come'}."
             ) from None
 
     def write_weights(self, path: str | Path) -> None:
