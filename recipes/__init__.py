@@ -1,0 +1,1 @@
+"""How the texts behind the models of this project are put together."""

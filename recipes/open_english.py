@@ -1,0 +1,197 @@
+"""The text of `en-tiny`: 22 million words of open English, with a slice of each source held out.
+
+    python -m recipes.open_english --data ../shared/data --output data/open-english
+
+Sources, all free to reuse: two collections of Project Gutenberg books (public domain), twelve
+OpenStax textbooks (CC BY 4.0), the training part of WikiText-2 and an excerpt of Wikipedia (CC
+BY-SA 3.0). Each becomes `<source>.train.txt` and `<source>.heldout.txt`, one paragraph per line.
+`sources.json` beside them counts what was kept, held out and dropped.
+
+A paragraph is dropped when it has fewer than four words, when WikiText-2 hides one of its words
+behind `<unk>`, or when it shares 13 words in a row with a text that the models are measured on
+(the measure of overlap of Brown et al. 2020, arXiv:2005.14165, appendix C).
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import io
+import json
+import re
+import tarfile
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from elmolib.files import replacing
+
+SOURCES = {
+    "gutenberg-core": "lm/gutenberg-en-core.zip",
+    "gutenberg-extra": "lm/gutenberg-en-extra.zip",
+    "openstax": "lm/openstax-en.zip",
+    "wikitext-2": "lm/wikitext-2.zip",
+    "wikipedia": "lm/wikipedia-en-gensim.txt.gz",
+}
+
+MEASURED_ON = (
+    "pos/en_ewt-ud-*.conllu.gz",
+    "pos/brown.zip",
+    "pos/treebank.zip",
+    "ner/conll2003-en.zip",
+    "wsd/semcor3.0.zip",
+    "wsd/wsd-evaluation-datasets.zip",
+    "wsd/WiC_dataset.zip",
+    "wsd/senseval.zip",
+    "sentiment/sst-flat.zip",
+    "similarity/stsbenchmark.zip",
+    "lm/ptb-mikolov.tgz",
+)
+
+HELDOUT_EVERY = 200
+"""One paragraph of this many is held out, in runs of ten so that its sentences hang together."""
+
+FEWEST_WORDS = 4
+SHARED_WORDS = 13
+
+
+def files_of(path: Path) -> Iterator[tuple[str, str]]:
+    """Names and texts of what a `.zip`, `.tgz` or `.gz` holds."""
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path) as archive:
+            for name in sorted(archive.namelist()):
+                if not name.endswith("/"):
+                    yield name, archive.read(name).decode("utf-8", "replace")
+    elif path.suffix == ".tgz":
+        with tarfile.open(fileobj=io.BytesIO(first_member(path))) as archive:
+            for member in archive:
+                stream = archive.extractfile(member)
+                if stream is not None:
+                    yield member.name, stream.read().decode("utf-8", "replace")
+    else:
+        yield path.name, gzip.decompress(path.read_bytes()).decode("utf-8", "replace")
+
+
+def first_member(path: Path) -> bytes:
+    with gzip.open(path) as stream:
+        return stream.read()
+
+
+def written_as_usual(line: str) -> str:
+    """WikiText-2's separate marks put back: ` @-@ ` between word parts, ` , ` after a word."""
+    line = re.sub(r" @(.)@ ", r"\1", line)
+    line = re.sub(r" (['’](?:s|t|re|ve|ll|d|m)\b)", r"\1", line)
+    line = re.sub(r" ([.,;:!?)\]%])", r"\1", line)
+    line = re.sub(r"([(\[$£]) ", r"\1", line)
+    return re.sub(r'" ([^"]*?) "', r'"\1"', line)
+
+
+def paragraphs(source: str, path: Path) -> Iterator[str]:
+    for name, text in files_of(path):
+        if source == "wikitext-2":
+            if not name.endswith("wiki.train.tokens"):
+                continue
+            for line in text.splitlines():
+                if "<unk>" not in line and not line.strip().startswith("="):
+                    yield written_as_usual(line.strip())
+        elif name.endswith(".txt") or path.suffix == ".gz":
+            yield from (line.replace("_", "").strip() for line in text.splitlines())
+
+
+def wikitext_sentences(path: Path) -> Iterator[str]:
+    """WikiText-2 by sentences: a paragraph without `<unk>` is rare, a sentence is not."""
+    for name, text in files_of(path):
+        if name.endswith("wiki.train.tokens"):
+            for line in text.splitlines():
+                if not line.strip().startswith("="):
+                    sentences = re.split(r"(?<= [.!?]) (?=[A-Z\"(])", line.strip())
+                    kept = [s for s in sentences if "<unk>" not in s]
+                    yield written_as_usual(" ".join(kept))
+
+
+def plain_words(text: str) -> list[str]:
+    return re.findall(r"[^\W_]+", text.lower())
+
+
+def runs_of_words(words: list[str]) -> Iterator[tuple[str, ...]]:
+    return (
+        tuple(words[first : first + SHARED_WORDS])
+        for first in range(len(words) - SHARED_WORDS + 1)
+    )
+
+
+def measured_lines(name: str, text: str) -> Iterator[str]:
+    """The running text of a labelled file, roughly: columns joined, marks and tags taken out."""
+    if ".conllu" in name or name.startswith("conll2003/"):
+        column = 1 if ".conllu" in name else 0
+        for block in re.split(r"\n\s*\n", text):
+            rows = (line.split() for line in block.splitlines() if not line.startswith("#"))
+            yield " ".join(row[column] for row in rows if len(row) > column)
+    elif name.startswith(("brown/", "treebank/tagged")):
+        yield " ".join(re.findall(r"(\S+)/\S+", text))
+    elif "tagfiles" in name or name.endswith((".xml", ".pos")):
+        yield re.sub(r"<[^>]*>", " ", text)
+    elif name.endswith((".csv", ".tsv", ".data.txt")) or "stsa." in name or "ptb." in name:
+        yield from re.split(r"[\n\t]", text)
+
+
+def measured_runs(data: Path) -> set[tuple[str, ...]]:
+    return {
+        run
+        for pattern in MEASURED_ON
+        for path in sorted(data.glob(pattern))
+        for name, text in files_of(path)
+        for line in measured_lines(name, text)
+        for run in runs_of_words(plain_words(line))
+    }
+
+
+def shared_with(line: str, measured: set[tuple[str, ...]]) -> bool:
+    return any(run in measured for run in runs_of_words(plain_words(line)))
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    with replacing(path) as beside:
+        beside.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+def put_together(data: Path, output: Path) -> dict[str, Counter[str]]:
+    """Write every source's two files and `sources.json`, and give the counts by source."""
+    output.mkdir(parents=True, exist_ok=True)
+    measured = measured_runs(data)
+    record: dict[str, Counter[str]] = {}
+    for source, place in SOURCES.items():
+        path = data / place
+        lines = wikitext_sentences(path) if source == "wikitext-2" else paragraphs(source, path)
+        sides: dict[str, list[str]] = {"train": [], "heldout": []}
+        counts: Counter[str] = Counter()
+        for line in lines:
+            if len(line.split()) < FEWEST_WORDS:
+                counts["short_lines"] += 1
+            elif shared_with(line, measured):
+                counts["overlapping_lines"] += 1
+            else:
+                block = counts["kept_lines"] // 10
+                side = "heldout" if block % HELDOUT_EVERY == HELDOUT_EVERY // 2 else "train"
+                sides[side].append(line)
+                counts["kept_lines"] += 1
+                counts[f"{side}_words"] += len(line.split())
+        for side, kept in sides.items():
+            write_lines(output / f"{source}.{side}.txt", kept)
+        record[source] = counts
+    write_lines(output / "sources.json", [json.dumps(record, indent=2, sort_keys=True)])
+    return record
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of the downloads")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the text files")
+    given = parser.parse_args()
+    for source, counts in put_together(given.data, given.output).items():
+        print(f"{source:16}", ", ".join(f"{key} {value:,}" for key, value in counts.items()))
+
+
+if __name__ == "__main__":
+    main()
