@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 import numpy as np
 
 from elmolib.bilm import BiLM
-from elmolib.embedding import SentenceEncoder, layer_picker, unit_length
+from elmolib.embedding import SentenceEncoder, layer_picker
 from elmolib.errors import ElmolibError, ParameterError, WeightsError
+from elmolib.similarity import unit_length
 from elmolib.weights import StoredModel, read_model, write_model
 
 if TYPE_CHECKING:

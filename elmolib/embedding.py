@@ -211,12 +211,6 @@ def layer_picker(layers: str | int, n_layers: int) -> Callable[[np.ndarray], np.
     )
 
 
-def unit_length(vectors: np.ndarray) -> np.ndarray:
-    """Scale vectors `(..., dim)` to the Euclidean length 1; one of zeros stays as it is."""
-    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return vectors / np.where(lengths == 0, 1, lengths)
-
-
 def _rows(ids: np.ndarray, lengths: np.ndarray) -> Iterator[np.ndarray]:
     for row, length in zip(ids, lengths, strict=True):
         yield row[:length]

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from elmolib.embedding import SentenceEncoder
+from elmolib.similarity import unit_length
 
 WORDS_AT_ONCE = 2**13
 """Vectors of a large corpus that are compared, and in memory, at a time."""
@@ -54,7 +55,7 @@ class ContextNeighbours:
         self._sentences = sentences
         self._places = [(s, i) for s, words in enumerate(sentences) for i in range(len(words))]
         encoded = encoder.encode(sentences)
-        self._vectors = _unit(np.concatenate([layers[layer] for layers in encoded]))
+        self._vectors = unit_length(np.concatenate([layers[layer] for layers in encoded]))
 
     def nearest(self, sentence: Sequence[str], n: int = 5) -> list[list[Neighbour]]:
         """Find the words most like each word of a sentence.
@@ -67,7 +68,7 @@ class ContextNeighbours:
             list[list[Neighbour]]: for each word of the sentence, by falling similarity.
         """
         (layers,) = self._encoder.encode([sentence])
-        similarities = _unit(layers[self._layer]) @ self._vectors.T  # (words, pool)
+        similarities = unit_length(layers[self._layer]) @ self._vectors.T  # (words, pool)
         return [self._best(row, n) for row in similarities]
 
     def _best(self, similarities: np.ndarray, n: int) -> list[Neighbour]:
@@ -129,12 +130,12 @@ def nearest_places(
     References:
         Peters et al. 2018, arXiv:1802.05365, table 4.
     """
-    unit = _unit(vector[None])[0]
+    unit = unit_length(vector)
     found: list[Neighbour] = []
     for block in _blocks(lines):
         places = [(words, i) for words, _ in block for i in range(len(words))]
         vectors = np.concatenate([part for _, part in block]).astype(np.float32)
-        similarities = _unit(vectors) @ unit
+        similarities = unit_length(vectors) @ unit
         taken = {(tuple(sentence), position) for _, _, sentence, position in found}
         taken.add((tuple(but_not[0]), but_not[1]))
         worst = found[n - 1].similarity if len(found) == n else -np.inf
@@ -167,8 +168,3 @@ def _blocks(
             block, n_words = [], 0
     if block:
         yield block
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.maximum(norms, np.finfo(np.float32).tiny)

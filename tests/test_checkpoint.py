@@ -370,7 +370,7 @@ def test_a_full_disk_stops_the_run_with_one_sentence(make, monkeypatch, weights,
         "state": "elmolib.checkpoint.write_checkpoint",
         "history": "pandas.DataFrame.to_csv",
         "weights": "elmolib.weights.created",
-        "report": "elmolib.plots.replacing",
+        "report": "elmolib.plots.figure.replacing",
     }
     report = DetailedMetrics.of(training.corpus, training.parameters)
     fill = At(7, lambda: monkeypatch.setattr(targets[place], full))

@@ -18,6 +18,7 @@ from matplotlib import pyplot
 from elmolib import plots
 from elmolib.errors import ElmolibError
 from elmolib.neighbours import Neighbour
+from elmolib.plots import fonts
 
 MIXED_SCRIPTS = [
     "הנהר",
@@ -167,7 +168,7 @@ def test_any_script_is_drawn_or_admitted_without_a_warning():
 
 
 def test_a_script_without_a_font_is_named(monkeypatch):
-    monkeypatch.setattr(plots, "_other_families", lambda: ())
+    monkeypatch.setattr(fonts, "_other_families", lambda: ())
     axes = plots.heatmap(["הנהר", "河岸"], vectors(2))
     assert labels(axes.yaxis) == ["הנהר", "□□"], "the usual font has Hebrew"
     assert "No font here can draw CJK: install one" in all_texts(axes.figure)
@@ -175,12 +176,12 @@ def test_a_script_without_a_font_is_named(monkeypatch):
 
 def test_a_font_that_has_the_script_is_found(monkeypatch):
     has = {"DejaVu Sans": {ord("a"), ord(plots.BOX)}, "Roman": {ord("b")}, "Han": {ord("河")}}
-    monkeypatch.setattr(plots, "_usual_family", lambda: "DejaVu Sans")
-    monkeypatch.setattr(plots, "_other_families", lambda: ("Roman", "Han"))
-    monkeypatch.setattr(plots, "_characters_of", has.__getitem__)
-    assert plots._families("a河") == (["DejaVu Sans", "Han"], set())
-    assert plots._families("a") == (["DejaVu Sans"], set())
-    assert plots._families("b河岸") == (["DejaVu Sans", "Roman", "Han"], {"岸"})
+    monkeypatch.setattr(fonts, "_usual_family", lambda: "DejaVu Sans")
+    monkeypatch.setattr(fonts, "_other_families", lambda: ("Roman", "Han"))
+    monkeypatch.setattr(fonts, "_characters_of", has.__getitem__)
+    assert fonts.families_for("a河") == (["DejaVu Sans", "Han"], set())
+    assert fonts.families_for("a") == (["DejaVu Sans"], set())
+    assert fonts.families_for("b河岸") == (["DejaVu Sans", "Roman", "Han"], {"岸"})
 
 
 @settings(max_examples=25, deadline=None)

@@ -1,0 +1,45 @@
+"""Pictures as plain functions: data in, Axes or Figure out."""
+
+from elmolib.plots.corpus import coverage, sentence_lengths, word_lengths, zipf
+from elmolib.plots.exploring import neighbours
+from elmolib.plots.figure import (
+    BACKWARD_COLOUR,
+    FORWARD_COLOUR,
+    MEAN_COLOUR,
+    Picture,
+    png,
+    save,
+)
+from elmolib.plots.fonts import BOX
+from elmolib.plots.heatmaps import (
+    SIMILARITY_COLOURS,
+    heatmap,
+    layer_heatmaps,
+    layer_name,
+)
+from elmolib.plots.scores import layer_weights, loss_by_frequency
+from elmolib.plots.training import learning_curve
+from elmolib.similarity import cosine_similarities
+
+__all__ = [
+    "BACKWARD_COLOUR",
+    "BOX",
+    "FORWARD_COLOUR",
+    "MEAN_COLOUR",
+    "Picture",
+    "SIMILARITY_COLOURS",
+    "cosine_similarities",
+    "coverage",
+    "heatmap",
+    "layer_heatmaps",
+    "layer_name",
+    "layer_weights",
+    "learning_curve",
+    "loss_by_frequency",
+    "neighbours",
+    "png",
+    "save",
+    "sentence_lengths",
+    "word_lengths",
+    "zipf",
+]

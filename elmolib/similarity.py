@@ -1,0 +1,31 @@
+"""How alike vectors are."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def unit_length(vectors: np.ndarray) -> np.ndarray:
+    """Scale vectors `(..., dim)` to the Euclidean length 1; one of zeros stays as it is."""
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / np.where(lengths == 0, 1, lengths)
+
+
+def cosine_similarities(vectors: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
+    """Compare every vector with every other.
+
+    Args:
+        vectors: float array (n, features).
+        others: float array (m, features), or None for `vectors` themselves.
+
+    Returns:
+        float array (n, m), from -1 to 1; 0 where a vector is zero.
+
+    Example:
+        >>> cosine_similarities(np.array([[1.0, 0.0], [2.0, 0.0], [0.0, 3.0]]))
+        array([[1., 1., 0.],
+               [1., 1., 0.],
+               [0., 0., 1.]])
+    """
+    rows, columns = (unit_length(part) for part in (vectors, vectors if others is None else others))
+    return np.clip(rows @ columns.T, -1.0, 1.0)
