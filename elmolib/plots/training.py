@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from elmolib.plots.figure import (
     BACKWARD_COLOUR,
@@ -19,45 +20,71 @@ from elmolib.plots.figure import (
 if TYPE_CHECKING:
     import pandas as pd
 
+_COLOURS = {"mean": MEAN_COLOUR, "forward": FORWARD_COLOUR, "backward": BACKWARD_COLOUR}
+
 
 def learning_curve(
-    history: pd.DataFrame, unigram: float | None = None, ax: Axes | None = None
+    history: pd.DataFrame,
+    unigram: float | None = None,
+    ax: Axes | None = None,
+    *,
+    steps: pd.DataFrame | None = None,
+    epochs: float | None = None,
 ) -> Axes:
     """Draw perplexity over the epochs, on a logarithmic scale.
+
+    Solid lines are for held-out text, dotted ones for the training text. The mean of the training
+    text is that of both directions' losses, as it is for held-out text.
 
     Args:
         history: one row per epoch with the column `epoch` and any of `heldout_forward`,
             `heldout_backward`, `heldout_mean`, `train_forward` and `train_backward`.
         unigram: perplexity of word frequencies alone, to be beaten.
         ax: where to draw; None for a new figure.
+        steps: what happened within the epochs, to be drawn in place of the training columns of
+            `history`: the columns `epoch`, with fractions, `train_forward` and `train_backward`.
+        epochs: of the whole run, so that the axis is there before the lines are; None for as many
+            as there are.
+
+    Returns:
+        the axes drawn in. Without a single row they hold a note that says so.
     """
     ax = ax or new_axes()
-    curves = {
-        "heldout_mean": ("held out, mean", MEAN_COLOUR, "-"),
-        "heldout_forward": ("held out, forward", FORWARD_COLOUR, "-"),
-        "heldout_backward": ("held out, backward", BACKWARD_COLOUR, "-"),
-        "train_forward": ("training, forward", FORWARD_COLOUR, ":"),
-        "train_backward": ("training, backward", BACKWARD_COLOUR, ":"),
-    }
-    for column, (label, colour, style) in curves.items():
-        if column in history:
-            ax.plot(
-                history["epoch"],
-                history[column],
-                color=colour,
-                linestyle=style,
-                marker="o",
-                markersize=5,
-                label=label,
-            )
+    for name, colour in _COLOURS.items():
+        if f"heldout_{name}" in history and len(history):
+            values = history[f"heldout_{name}"]
+            style = {"marker": "o", "markersize": 5, "label": f"held out, {name}"}
+            ax.plot(history["epoch"], values, color=colour, **style)
+    train = _with_mean(history if steps is None else steps)
+    marker = "o" if steps is None else ""
+    for name, colour in _COLOURS.items():
+        if f"train_{name}" in train:
+            style = {"marker": marker, "markersize": 5, "label": f"training, {name}"}
+            ax.plot(train["epoch"], train[f"train_{name}"], ":", color=colour, **style)
     if unigram is not None:
         ax.axhline(unigram, color="grey", linestyle="--", label="word frequencies alone")
-    if not ax.lines:
+    if not any(len(line.get_xdata()) for line in ax.lines):
         return note(ax, "No epoch is over yet.")
-    ax.set_yscale("log")
-    ax.yaxis.set_major_formatter(THOUSANDS)
-    ax.yaxis.set_minor_formatter(THOUSANDS)
+    _logarithmic(ax)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="epoch", ylabel="perplexity")
-    ax.legend()
+    if epochs is not None:
+        ax.set_xlim(0, epochs * 1.02)
+    ax.legend(fontsize=9)
     return ax
+
+
+def _logarithmic(ax: Axes) -> None:
+    ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    # Powers of ten and their halves leave a narrow range without any number.
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 4 * low else MaxNLocator(5))
+    ax.yaxis.set_major_formatter(THOUSANDS)
+    ax.yaxis.set_minor_locator(NullLocator())
+
+
+def _with_mean(table: pd.DataFrame) -> pd.DataFrame:
+    if not {"train_forward", "train_backward"} <= set(table):
+        return table
+    # The exponential of the mean of two losses.
+    return table.assign(train_mean=np.sqrt(table["train_forward"] * table["train_backward"]))
