@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from elmolib.embedding import SentenceEncoder
+from elmolib.errors import ParameterError
 from elmolib.similarity import unit_length
+
+if TYPE_CHECKING:
+    from gensim.models import KeyedVectors
 
 WORDS_AT_ONCE = 2**13
 """Vectors of a large corpus that are compared, and in memory, at a time."""
@@ -107,6 +111,52 @@ class Nearest(NamedTuple):
             marked = [*sentence[:position], f"[{word}]", *sentence[position + 1 :]]
             lines.append(f"  {similarity:.2f}  {' '.join(marked)}")
         return "\n".join(lines)
+
+
+def beside_word2vec(
+    encoder: SentenceEncoder,
+    asked: Sequence[tuple[str, Sequence[str]]],
+    sentences: Sequence[list[str]],
+    word2vec: KeyedVectors,
+    n: int = 5,
+    layer: int = -1,
+) -> list[Nearest]:
+    """Set what is like a word in its sentence beside what word2vec holds for like it anywhere.
+
+    Args:
+        encoder: of a model.
+        asked: pairs of a word and the words of a sentence with it; where it comes twice, the first
+            is meant.
+        sentences: the words of each, among which to look; they are embedded only once.
+        word2vec: as `elmolib.word2vec.word2vec` gives it.
+        n: neighbours of each kind.
+        layer: whose vectors to compare.
+
+    Returns:
+        list[Nearest]: one for each pair.
+
+    Raises:
+        ParameterError: a word does not stand in its sentence.
+
+    References:
+        Peters et al. 2018, arXiv:1802.05365, table 4.
+    """
+    from elmolib.word2vec import word2vec_neighbours
+
+    lines = [
+        (list(words), layers[layer])
+        for words, layers in zip(sentences, encoder.encode(sentences), strict=True)
+    ]
+    found = []
+    for (word, sentence), layers in zip(
+        asked, encoder.encode([sentence for _, sentence in asked]), strict=True
+    ):
+        if word not in sentence:
+            raise ParameterError(f"{word!r} is no word of the sentence {' '.join(sentence)!r}.")
+        position = list(sentence).index(word)
+        in_context = nearest_places(layers[layer, position], lines, n, (sentence, position))
+        found.append(Nearest(word, in_context, word2vec_neighbours(word2vec, word, n)))
+    return found
 
 
 def nearest_places(

@@ -29,3 +29,23 @@ def cosine_similarities(vectors: np.ndarray, others: np.ndarray | None = None) -
     """
     rows, columns = (unit_length(part) for part in (vectors, vectors if others is None else others))
     return np.clip(rows @ columns.T, -1.0, 1.0)
+
+
+def mean_similarity(vectors: np.ndarray) -> float:
+    """Average the cosine of all pairs of different vectors.
+
+    Args:
+        vectors: float (n, features), at least two.
+
+    Returns:
+        float: from -1 to 1.
+
+    Example:
+        >>> mean_similarity(np.array([[1.0, 0.0], [2.0, 0.0], [0.0, 3.0]]))
+        0.3333333333333333
+    """
+    units = unit_length(vectors.astype(np.float64))
+    # The squared length of the sum holds every pair twice, and every vector with itself.
+    with_itself = (units**2).sum()
+    n = len(units)
+    return float(((units.sum(axis=0) ** 2).sum() - with_itself) / (n * (n - 1)))

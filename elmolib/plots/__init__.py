@@ -1,7 +1,13 @@
 """Pictures as plain functions: data in, Axes or Figure out."""
 
 from elmolib.plots.corpus import coverage, sentence_lengths, word_lengths, zipf
-from elmolib.plots.exploring import neighbours
+from elmolib.plots.exploring import (
+    concordance,
+    expected_words,
+    neighbours,
+    occurrence_maps,
+    self_similarity,
+)
 from elmolib.plots.figure import (
     BACKWARD_COLOUR,
     FORWARD_COLOUR,
@@ -28,8 +34,10 @@ __all__ = [
     "MEAN_COLOUR",
     "Picture",
     "SIMILARITY_COLOURS",
+    "concordance",
     "cosine_similarities",
     "coverage",
+    "expected_words",
     "heatmap",
     "layer_heatmaps",
     "layer_name",
@@ -37,8 +45,10 @@ __all__ = [
     "learning_curve",
     "loss_by_frequency",
     "neighbours",
+    "occurrence_maps",
     "png",
     "save",
+    "self_similarity",
     "sentence_lengths",
     "word_lengths",
     "zipf",
