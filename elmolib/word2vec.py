@@ -31,18 +31,29 @@ def word2vec_neighbours(vectors: KeyedVectors, word: str, n: int) -> list[tuple[
     return vectors.most_similar(word, topn=n) if word in vectors else []
 
 
-def word2vec(sentences: Iterable[Sequence[str]], cache: Path | None = None) -> KeyedVectors:
+def word2vec(
+    sentences: Iterable[Sequence[str]],
+    cache: Path | None = None,
+    dim: int = DIM,
+    words_to_read: int = WORDS_TO_READ,
+    seed: int = 1,
+    threads: int = 1,
+) -> KeyedVectors:
     """Train word2vec's skip-gram on a text, or find it trained.
 
-    The same text always gives the same vectors.
+    The same text always gives the same vectors, unless several threads learn from it at once.
 
     Args:
-        sentences: the words of each; gone through several times. Of a text of more than
-            `WORDS_TO_READ` words only the beginning is read.
+        sentences: the words of each; gone through several times.
         cache: file to keep the vectors in, in word2vec's own binary format, or to find them.
+        dim: length of a vector.
+        words_to_read: over all epochs, of which there are `MOST_EPOCHS` at most. Of a text of more
+            words only the beginning is read.
+        seed: of the first vectors and of what is drawn.
+        threads: how many learn side by side.
 
     Returns:
-        KeyedVectors: float32 vectors of length `DIM` of all words that stand there twice.
+        KeyedVectors: float32 vectors of all words that stand there twice.
 
     Raises:
         CorpusError: the cache is damaged.
@@ -52,12 +63,12 @@ def word2vec(sentences: Iterable[Sequence[str]], cache: Path | None = None) -> K
     """
     if cache is not None and cache.exists():
         return _read(cache)
-    model = Word2Vec(vector_size=DIM, min_count=MIN_COUNT, sg=1, seed=1, workers=1)
-    beginning = _Beginning(sentences, WORDS_TO_READ)
+    model = Word2Vec(vector_size=dim, min_count=MIN_COUNT, sg=1, seed=seed, workers=threads)
+    beginning = _Beginning(sentences, words_to_read)
     model.build_vocab(beginning)
     if len(model.wv):
         n_words = model.corpus_total_words
-        epochs = max(1, min(MOST_EPOCHS, WORDS_TO_READ // n_words))
+        epochs = max(1, min(MOST_EPOCHS, words_to_read // n_words))
         model.train(beginning, total_words=n_words, epochs=epochs)
     if cache is not None:
         with replacing(cache) as unfinished:

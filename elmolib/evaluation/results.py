@@ -1,0 +1,190 @@
+"""Measured figures: one JSON file per model, from which all tables and pictures are made."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import elmolib
+from elmolib.errors import ElmolibError
+from elmolib.evaluation.confidence import Interval
+from elmolib.files import replacing
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure.
+
+    Attributes:
+        task: what was asked for, such as "part of speech".
+        data: the set that it was measured on.
+        system: which vectors or which rule, such as "layer 1" or "first sense".
+        metric: "accuracy", "F1", "Pearson" or "perplexity".
+        value: the figure; a share, not a percentage.
+        low, high: its 95 % interval by bootstrap.
+        drawn: how many independent parts of the test set the bootstrap drew from.
+        parts: what those parts are, such as "sentences".
+        n: how many examples the figure is of.
+        examples: what those are, such as "words".
+        n_training: how many examples were learnt from, 0 for none.
+        seed: of everything random.
+        notes: what else is needed to repeat it, such as what was chosen on development data.
+    """
+
+    task: str
+    data: str
+    system: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    drawn: int
+    parts: str
+    n: int
+    examples: str
+    n_training: int
+    seed: int
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+def row(
+    task: str,
+    data: str,
+    system: str,
+    metric: str,
+    interval: Interval,
+    parts: str,
+    seed: int,
+    n: int | None = None,
+    examples: str | None = None,
+    n_training: int = 0,
+    **notes: Any,
+) -> Row:
+    """Make a row of an interval; without `examples`, the parts drawn are the examples."""
+    return Row(
+        task,
+        data,
+        system,
+        metric,
+        interval.value,
+        interval.low,
+        interval.high,
+        interval.n,
+        parts,
+        interval.n if n is None else n,
+        examples or parts,
+        n_training,
+        seed,
+        notes,
+    )
+
+
+@dataclass(frozen=True)
+class Results:
+    """All figures of one model, and what is needed to measure them again.
+
+    Attributes:
+        model: its name in tables.
+        made_with: seed, versions, commit, time and seconds taken.
+        parameters: what is known of the model itself: dimensions, training.
+        rows: the figures.
+        skipped: a sentence for each set that could not be measured on.
+    """
+
+    model: str
+    made_with: dict[str, Any]
+    parameters: dict[str, Any]
+    rows: list[Row]
+    skipped: list[str]
+
+
+def circumstances(seed: int, seconds: float) -> dict[str, Any]:
+    """Tell when and with what a measurement was made."""
+    import keras
+    import numpy as np
+
+    return {
+        "seed": seed,
+        "seconds": round(seconds, 1),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "commit": _commit(),
+        "elmolib": elmolib.__version__,
+        "keras": keras.__version__,
+        "backend": keras.backend.backend(),
+        "numpy": np.__version__,
+    }
+
+
+def _commit() -> str | None:
+    """Name the commit of the code that runs, if it runs from its repository."""
+    found = subprocess.run(
+        ["git", "rev-parse", "HEAD"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return found.stdout.strip() or None
+
+
+def write_results(path: str | Path, results: Results) -> None:
+    """Write a file that `read_results` reads back."""
+    text = json.dumps({"format": FORMAT, **asdict(results)}, indent=1, ensure_ascii=False)
+    with replacing(path) as unfinished:
+        unfinished.write_text(text + "\n", encoding="utf-8")
+
+
+def read_results(path: str | Path) -> Results:
+    """Read what `write_results` wrote.
+
+    Raises:
+        ElmolibError: the file is missing, or holds something else.
+    """
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        if values.pop("format") != FORMAT:
+            raise ElmolibError(f"{path} is of another format than {FORMAT}: measure again.")
+        rows = [Row(**each) for each in values.pop("rows")]
+        return Results(rows=rows, **values)
+    except OSError as error:
+        raise ElmolibError(f"{path} cannot be read: {error.strerror}.") from None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, ElmolibError):
+            raise
+        raise ElmolibError(
+            f"{path} holds no results: name a file made by `python -m elmolib.evaluation`."
+        ) from None
+
+
+def merged(old: Results, new: Results) -> Results:
+    """Put new figures in the place of old ones of the same tasks, keeping the others.
+
+    Args:
+        old: of an earlier run with the same model.
+        new: what was measured again.
+    """
+    again = {(each.task, each.data) for each in new.rows}
+    kept = [each for each in old.rows if (each.task, each.data) not in again]
+    return Results(new.model, new.made_with, new.parameters, kept + new.rows, new.skipped)
+
+
+def systems(rows: Iterable[Row]) -> list[str]:
+    """List the systems of rows in the order in which they first come."""
+    return list(dict.fromkeys(each.system for each in rows))
+
+
+def of_task(results: Sequence[Results], task: str, data: str) -> list[tuple[str, Row]]:
+    """Collect the rows of one table, each with the name of its model."""
+    return [
+        (each.model, row)
+        for each in results
+        for row in each.rows
+        if (row.task, row.data) == (task, data)
+    ]
