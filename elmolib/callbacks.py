@@ -29,6 +29,7 @@ from elmolib.files import remove_unfinished, replacing
 from elmolib.neighbours import ContextNeighbours
 from elmolib.parameters import Parameters
 from elmolib.prediction import Prediction, predict
+from elmolib.progress import shows_dashboard
 
 METRICS, PICTURES = "metrics", "pictures"
 
@@ -100,14 +101,17 @@ class DetailedMetrics(keras.callbacks.Callback):
 
     @classmethod
     def of(cls, corpus: PreparedCorpus, parameters: Parameters) -> DetailedMetrics:
-        """Make the callback that the parameters ask for, with its reports in the run's folder."""
+        """Make the callback that the parameters ask for, with its reports in the run's folder.
+
+        It prints nothing where there is a dashboard, which has no room for it.
+        """
         return cls(
             corpus,
             reports_folder(parameters),
             parameters.sentence,
             parameters.metrics_every,
             parameters.pictures_every,
-            show=parameters.progress != "none",
+            show=parameters.progress != "none" and not shows_dashboard(parameters),
         )
 
     def on_train_begin(self, logs: dict | None = None) -> None:
@@ -228,14 +232,26 @@ def reports_folder(parameters: Parameters) -> Path:
     return parameters.run_path / "reports"
 
 
+def latest_report(parameters: Parameters) -> str:
+    """Return the latest report's metrics and examples as text; empty where there is none."""
+    files = reports_folder(parameters).glob("epoch_*/metrics.json")
+    if not (path := max(files, key=_epoch_of, default=None)):
+        return ""
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    examples = path.with_name("predictions.txt").read_text(encoding="utf-8")
+    return f"{metrics_text(metrics)}\n\n{examples}"
+
+
 def latest_pictures(parameters: Parameters) -> list[Path]:
     """Find the pictures of the latest report that has any: the heatmap, then the neighbours."""
-    heatmaps = reports_folder(parameters).glob("epoch_*/heatmap.png")
-    folders = [path.parent for path in heatmaps]
-    if not folders:
+    files = reports_folder(parameters).glob("epoch_*/heatmap.png")
+    if not (heatmap := max(files, key=_epoch_of, default=None)):
         return []
-    latest = max(folders, key=lambda folder: int(folder.name.removeprefix("epoch_")))
-    return [path for name in PICTURE_FILES if (path := latest / name).exists()]
+    return [path for name in PICTURE_FILES if (path := heatmap.with_name(name)).exists()]
+
+
+def _epoch_of(file: Path) -> int:
+    return int(file.parent.name.removeprefix("epoch_"))
 
 
 def metrics_text(metrics: dict[str, Any]) -> str:

@@ -466,26 +466,34 @@ class ELMo:
         """Let `embed(..., carry_state=True)` begin from zero again."""
         self.encoder.reset_state()
 
-    def heatmap(self, sentence: str | Sequence[str], layer: str | int = "top") -> Axes:
-        """Draw how similar the words of a sentence are to each other.
+    def heatmap(
+        self,
+        sentence: str | Sequence[str],
+        layer: str | int = "top",
+        other: str | Sequence[str] | None = None,
+    ) -> Axes:
+        """Draw how similar the words of a sentence are to each other, or to those of another.
 
         Args:
-            sentence: a string, or its words.
+            sentence: a string, or its words: the rows.
             layer: a layer's number, "top", or the "average" of all.
+            other: a second sentence, the columns; None for the same sentence again.
 
         Returns:
             the picture's axes; `axes.figure.savefig(path)` writes it.
 
         Raises:
-            ParameterError: there is no such layer.
+            ParameterError: there is no such layer, or something is no sentence.
             ElmolibError: there is no model yet.
         """
         from elmolib import plots
 
-        _one_layer(layer, "heatmap")
-        words = self._words_of(sentence, 0)
-        vectors = self.embed([words], layers=layer)[0]
-        return plots.heatmap(words, vectors, title=plots.layer_name(layer))
+        title = plots.layer_name(_one_layer(layer, "heatmap"))
+        words = self._words_of_all([sentence] if other is None else [sentence, other])
+        vectors = self.embed(words, layers=layer)
+        if other is None:
+            return plots.heatmap(words[0], vectors[0], title=title)
+        return plots.heatmap(words[0], vectors[0], words[1], vectors[1], title=title)
 
     def _take_over(self, stored: StoredModel) -> None:
         softmax = stored.arrays.get("softmax/W")

@@ -1,25 +1,32 @@
-"""Telling a person how training goes: a line per epoch, or a live bar in JupyterLab."""
+"""Telling a person how training goes: a line per epoch, or a dashboard in JupyterLab."""
 
 from __future__ import annotations
 
 import os
-import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import keras
 
 if TYPE_CHECKING:
+    from elmolib.parameters import Parameters
     from elmolib.training import Training
 
 
 def progress_callback(training: Training) -> list[keras.callbacks.Callback]:
     """Return the callbacks that report on a run, as its parameter `progress` asks."""
-    chosen = training.parameters.progress
-    if chosen == "none":
+    if training.parameters.progress == "none":
         return []
-    if chosen == "auto" and is_live_notebook():
-        return [EpochLine(training), LiveBar(training)]
+    if shows_dashboard(training.parameters):
+        from elmolib.dashboard import Dashboard
+
+        return [Dashboard(training)]
     return [EpochLine(training)]
+
+
+def shows_dashboard(parameters: Parameters) -> bool:
+    """Whether a run with these parameters draws itself here, in place of printing lines."""
+    return parameters.progress == "auto" and is_live_notebook()
 
 
 def is_live_notebook() -> bool:
@@ -55,15 +62,10 @@ class EpochLine(keras.callbacks.Callback):
         steps = logs["tokens_per_second"] / (
             self.training.parameters.batch_size * self.training.parameters.unroll_steps
         )
-        heldout = (
-            f"held-out perplexity {logs['heldout_forward']:.1f} forward, "
-            f"{logs['heldout_backward']:.1f} backward, {logs['heldout_mean']:.1f} mean "
-            f"({int(logs['vocabulary_size']):,} words) | "
-            if "heldout_mean" in logs
-            else ""
-        )
+        heldout = heldout_text(logs)
         print(
-            f"epoch {logs['epoch']:g}/{self.training.parameters.epochs} | {heldout}"
+            f"epoch {logs['epoch']:g}/{self.training.parameters.epochs} | "
+            f"{heldout and heldout + ' | '}"
             f"sampled training perplexity {logs['train_forward']:.1f} forward, "
             f"{logs['train_backward']:.1f} backward | "
             f"{logs['tokens_per_second']:,.0f} tokens/s | {duration(left / steps)} left",
@@ -71,35 +73,29 @@ class EpochLine(keras.callbacks.Callback):
         )
 
 
-class LiveBar(keras.callbacks.Callback):
-    """Show a bar that moves with every step."""
+def progress_line(training: Training, seconds_per_step: float) -> str:
+    """Say where a run is, how fast it goes, and what is left."""
+    parameters = training.parameters
+    epoch = min(training.step // training.steps_per_epoch + 1, parameters.epochs)
+    speed = parameters.batch_size * parameters.unroll_steps / seconds_per_step
+    left = (training.last_step - training.step) * seconds_per_step
+    line = (
+        f"epoch {epoch} of {parameters.epochs} | step {training.step:,} of "
+        f"{training.last_step:,} | {speed:,.0f} tokens/s | {duration(left)} left"
+    )
+    heldout = heldout_text(training.history[-1]) if training.history else ""
+    return f"{line} | {heldout}" if heldout else line
 
-    def __init__(self, training: Training) -> None:
-        super().__init__()
-        self.training = training
 
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        """Draw the bar."""
-        from tqdm.auto import tqdm
-
-        self.bar = tqdm(
-            total=self.training.last_step, initial=self.training.step, unit="step", smoothing=0.05
-        )
-        self.last_shown = 0.0
-
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Move the bar."""
-        self.bar.update()
-        now = time.monotonic()
-        if logs and now - self.last_shown > 1.0:
-            self.last_shown = now
-            self.bar.set_postfix(
-                forward=f"{logs['loss_forward']:.2f}", backward=f"{logs['loss_backward']:.2f}"
-            )
-
-    def on_train_end(self, logs: dict | None = None) -> None:
-        """Leave the bar as it is."""
-        self.bar.close()
+def heldout_text(line: Mapping[str, float]) -> str:
+    """Write a history line's held-out perplexities; nothing where no text is held out."""
+    if "heldout_mean" not in line:
+        return ""
+    return (
+        f"held-out perplexity {line['heldout_forward']:.1f} forward, "
+        f"{line['heldout_backward']:.1f} backward, {line['heldout_mean']:.1f} mean "
+        f"({int(line['vocabulary_size']):,} words)"
+    )
 
 
 def duration(seconds: float) -> str:

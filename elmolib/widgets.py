@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from html import escape
+from itertools import count
+from pathlib import Path
 from threading import Lock, Thread
 from typing import TYPE_CHECKING
 
 import ipywidgets
+import numpy as np
+from matplotlib.axes import Axes
 
 from elmolib import plots
+from elmolib.errors import ElmolibError
 
 if TYPE_CHECKING:
     from elmolib.elmo import ELMo
 
-PAUSE_SECONDS = 0.1
+PAUSE_SECONDS = 0.06
 """How long a person stops typing before the picture follows."""
 
 MOST_WORDS = 300
 """Longer texts are drawn up to here: a picture has no room for more."""
+
+MOST_CELLS = 3600
+"""Up to so many cells tell their value; with more, each is too small to be pointed at."""
 
 
 class Latest:
@@ -77,75 +86,149 @@ class SentenceBox(ipywidgets.VBox):
 
     Attributes:
         sentence: the text widget.
+        other: the text widget of a second sentence; empty compares the first with itself.
         layer: the choice of layers.
         image: the picture, as PNG.
-        message: what went wrong with the last sentence, if anything.
+        cells: lies over the picture and tells the value of the cell under the mouse.
+        save_buttons: one per form of a file.
+        message: where a picture was saved, or what went wrong with the last sentence.
     """
 
-    def __init__(self, embedder: ELMo, sentence: str = "", layer: int | str | None = None) -> None:
+    def __init__(
+        self,
+        embedder: ELMo,
+        sentence: str = "",
+        layer: int | str | None = None,
+        other: str = "",
+        folder: str | Path = ".",
+    ) -> None:
         self.embedder = embedder
+        self.folder = Path(folder)
+        self.sentence = _text_box(sentence, "Type a sentence")
+        self.other = _text_box(other, "and another to compare it with, or nothing")
         numbers = range(embedder.n_layers + 1)
-        self.sentence = ipywidgets.Text(
-            sentence,
-            placeholder="Type a sentence",
-            continuous_update=True,
-            layout=ipywidgets.Layout(width="100%", max_width="720px"),
-        )
         self.layer = ipywidgets.ToggleButtons(
             options=[*((f"layer {n}", n) for n in numbers), ("average", "average")],
             value=embedder.n_layers if layer is None else layer,
             style={"button_width": "auto"},
         )
-        self.message = ipywidgets.Label()
-        # A picture of steady width and proportions keeps the page from jumping.
-        self.image = ipywidgets.Image(
-            format="png", layout=ipywidgets.Layout(width="720px", max_width="100%")
+        self.save_buttons = [
+            ipywidgets.Button(description=f"Save {form}", icon="download", layout={"width": "auto"})
+            for form in ("PNG", "SVG")
+        ]
+        self.message = ipywidgets.HTML()
+        self.image = ipywidgets.Image(format="png", layout={"width": "100%", "grid_area": "one"})
+        self.cells = ipywidgets.HTML(layout={"grid_area": "one", "margin": "0"})
+        # Two children in one area of a grid lie one above the other.
+        picture = ipywidgets.GridBox(
+            [self.image, self.cells], layout={"grid_template_areas": '"one"', "width": "100%"}
         )
-        for part in ("sentence", "layer", "message", "image"):
+        self._picture = picture
+        for part in ("sentence", "other", "layer", "message", "image", "cells"):
             getattr(self, part).add_class(f"elmolib-{part}")
+        for button in self.save_buttons:
+            button.add_class("elmolib-save")
+            button.on_click(self._ask_to_save)
         # A figure is full of cycles, so drawing many calls for the garbage collector, which would
         # need half a second each time to walk through all that TensorFlow has ever made.
         gc.freeze()
         self._rendering = Lock()
         self._latest = Latest(self.render_now)
+        self._saving = Latest(self._save_wanted, pause=0)
+        self._wanted_suffix = ""
+        self._axes: Axes | None = None
         # Drawn before the first message goes out, so that a notebook run headless stores it.
         self.render_now()
-        self.sentence.observe(self._ask, "value")
-        self.layer.observe(self._ask, "value")
-        super().__init__([self.sentence, self.layer, self.message, self.image])
+        for widget in (self.sentence, self.other, self.layer):
+            widget.observe(self._ask, "value")
+        choices = ipywidgets.HBox([self.layer, *self.save_buttons], layout={"flex_flow": "wrap"})
+        super().__init__([self.sentence, self.other, choices, self.message, picture])
 
     def render_now(self) -> None:
-        """Draw the sentence that stands in the box, and return when the picture is there."""
+        """Draw what stands in the box, and return when the picture is there."""
         with self._rendering:
             try:
-                words = self.embedder.words(self.sentence.value)
-                axes = self.embedder.heatmap(words[:MOST_WORDS], self.layer.value)
-                self.image.value = plots.png(axes.figure)
-                too_many = f"Only the first {MOST_WORDS} words are drawn."
-                self.message.value = too_many if len(words) > MOST_WORDS else ""
+                self._render()
             # What a thread raises is shown nowhere else.
             except Exception as error:
-                self.message.value = str(error) or type(error).__name__
+                self._say(str(error) or type(error).__name__)
+
+    def refresh(self) -> None:
+        """Draw the same sentence anew before long, because the model has changed."""
+        self._latest.ask()
+
+    def save(self, suffix: str) -> Path:
+        """Write the picture into a new file in the box's folder.
+
+        Args:
+            suffix: `.png` or `.svg`.
+
+        Returns:
+            the file.
+
+        Raises:
+            ElmolibError: it cannot be written, or no picture has been drawn yet.
+        """
+        with self._rendering:
+            if self._axes is None:
+                raise ElmolibError("There is no picture to save yet.")
+            path = _new_path(self.folder, suffix)
+            plots.save(self._axes.figure, path)
+        return path
 
     def wait(self) -> None:
-        """Wait until the picture shows what was typed."""
+        """Wait until the picture shows what was typed, and is saved if that was asked for."""
         self._latest.wait()
+        self._saving.wait()
+
+    def _render(self) -> None:
+        words = self.embedder.words(self.sentence.value)
+        others = self.embedder.words(self.other.value) or None
+        rows, columns = words[:MOST_WORDS], others and others[:MOST_WORDS]
+        axes = self.embedder.heatmap(rows, self.layer.value, columns)
+        picture = plots.png(axes.figure)
+        # No larger than it is drawn, for letters to stay sharp, and smaller in a small window.
+        self._picture.layout.max_width = f"{axes.figure.bbox.width:.0f}px"
+        self.image.value = picture
+        self.cells.value = value_cells(axes, rows, columns or rows)
+        self._axes = axes
+        longest = max(len(words), len(others or ()))
+        self._say(f"Only the first {MOST_WORDS} words are drawn." if longest > MOST_WORDS else "")
+
+    def _say(self, text: str) -> None:
+        self.message.value = escape(text)
 
     def _ask(self, _: dict) -> None:
         self._latest.ask()
+
+    def _ask_to_save(self, button: ipywidgets.Button) -> None:
+        self._wanted_suffix = "." + button.description.split()[-1].lower()
+        self._saving.ask()
+
+    def _save_wanted(self) -> None:
+        try:
+            self._say(f"Saved as {self.save(self._wanted_suffix).absolute()}")
+        except Exception as error:
+            self._say(str(error) or type(error).__name__)
 
 
 def sentence_box(
     embedder: ELMo,
     sentence: str = "The river bank was steep .",
     layer: int | str | None = None,
+    other: str = "",
+    folder: str | Path = ".",
 ) -> SentenceBox:
     """Make a box whose heatmap follows what is typed.
+
+    A cell of the picture tells its value when the mouse is on it or it is clicked.
 
     Args:
         embedder: a trained `ELMo` or an `ElmoEmbedder`.
         sentence: what stands in the box at first.
         layer: the layer drawn at first: a number, or "average"; None for the top one.
+        other: a second sentence, for the columns; empty for the same one again.
+        folder: where the buttons save the picture.
 
     Returns:
         the widget, with its first picture; `render_now()` draws without waiting for a browser.
@@ -156,4 +239,61 @@ def sentence_box(
     Example:
         >>> sentence_box(ElmoEmbedder("runs/tiny/elmo.h5"))
     """
-    return SentenceBox(embedder, sentence, layer)
+    return SentenceBox(embedder, sentence, layer, other, folder)
+
+
+def value_cells(axes: Axes, rows: Sequence[str], columns: Sequence[str]) -> str:
+    """Make the HTML that lies over a heatmap and tells each cell's words and value.
+
+    Args:
+        axes: of a heatmap, drawn already, for only then is it known where its cells are.
+        rows, columns: the words of the heatmap.
+
+    Returns:
+        cells for an area as large as the figure, whatever its size on the screen; without cells
+        where there is no word, or more than `MOST_CELLS` of them.
+    """
+    if not 0 < len(rows) * len(columns) <= MOST_CELLS:
+        return ""
+    similarities = np.asarray(axes.images[0].get_array())
+    place = axes.get_position()
+    cells = "".join(
+        f'<i tabindex="0" data-value="{escape(row)} · {escape(column)}  {value + 0.0:.2f}"></i>'
+        for row, values in zip(rows, similarities.round(2), strict=True)
+        for column, value in zip(columns, values, strict=True)
+    )
+    return (
+        f"<style>{_CELL_STYLE}</style>"
+        f'<div style="left:{place.x0:.3%};top:{1 - place.y1:.3%};width:{place.width:.3%};'
+        f"height:{place.height:.3%};grid-template:repeat({len(rows)},1fr)/"
+        f'repeat({len(columns)},1fr)">{cells}</div>'
+    )
+
+
+_CELL_STYLE = """
+.elmolib-cells { position: relative; height: auto; }
+.elmolib-cells .widget-html-content { position: absolute; inset: 0; }
+.elmolib-cells .widget-html-content > div { position: absolute; display: grid; }
+.elmolib-cells i { position: relative; font-style: normal; }
+.elmolib-cells i:hover, .elmolib-cells i:focus { outline: 2px solid white; z-index: 1; }
+.elmolib-cells i:hover::after, .elmolib-cells i:focus::after {
+  content: attr(data-value); white-space: pre; position: absolute; bottom: calc(100% + 4px);
+  left: 50%; transform: translateX(-50%); padding: 2px 8px; border-radius: 3px; z-index: 2;
+  color: white; background: #222; font-size: 13px; line-height: 1.5; pointer-events: none;
+}
+"""
+
+
+def _text_box(value: str, placeholder: str) -> ipywidgets.Text:
+    return ipywidgets.Text(
+        value,
+        placeholder=placeholder,
+        continuous_update=True,
+        layout=ipywidgets.Layout(width="100%", max_width="720px"),
+    )
+
+
+def _new_path(folder: Path, suffix: str) -> Path:
+    """Name the next picture of a folder, for none to be written over."""
+    paths = (folder / f"similarities_{number}{suffix}" for number in count(1))
+    return next(path for path in paths if not path.exists())

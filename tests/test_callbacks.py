@@ -15,7 +15,7 @@ from small_corpus import small_parameters
 
 from elmolib.batches import BACKWARD, FORWARD
 from elmolib.bilm import BiLM
-from elmolib.callbacks import DetailedMetrics, latest_pictures
+from elmolib.callbacks import DetailedMetrics, latest_pictures, latest_report
 from elmolib.corpus import prepare_corpus
 from elmolib.embedding import SentenceEncoder
 from elmolib.evaluation import sentences_of
@@ -272,9 +272,13 @@ def test_a_run_reports_by_its_parameters(folder, corpus, tmp_path):
         max_steps=70,
         sentence="the boat was green !",
     )
+    assert latest_report(parameters) == ""
+    assert latest_pictures(parameters) == []
     Training(parameters, corpus).run([DetailedMetrics.of(corpus, parameters)])
     reports = tmp_path / "run" / "reports"
     assert files(reports) == {"epoch_001": METRICS, "epoch_002": METRICS | PICTURES}
+    assert latest_report(parameters).startswith("epoch 2: ")
+    assert latest_report(parameters).endswith((reports / "epoch_002/predictions.txt").read_text())
     table = pd.read_csv(reports / "epoch_002" / "neighbours.csv")
     assert table["word"].unique().tolist() == ["the", "boat", "was", "green", "!"]
     assert latest_pictures(parameters) == [

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from elmolib.progress import EpochLine, LiveBar, duration, progress_callback
+from elmolib.dashboard import Dashboard
+from elmolib.progress import EpochLine, duration, progress_callback, progress_line
 
 LOGS = {
     "epoch": 2.0,
@@ -21,7 +22,7 @@ LOGS = {
 }
 
 
-def run(progress="auto", step=20, last_step=50):
+def run(progress="auto", step=20, last_step=50, history=()):
     """What the callbacks look at of a run: 30 more steps of 4,000 tokens."""
     return SimpleNamespace(
         parameters=SimpleNamespace(progress=progress, batch_size=200, unroll_steps=20, epochs=5),
@@ -29,6 +30,8 @@ def run(progress="auto", step=20, last_step=50):
         corpus=SimpleNamespace(vocabulary=range(12_426)),
         step=step,
         last_step=last_step,
+        steps_per_epoch=10,
+        history=list(history),
     )
 
 
@@ -38,7 +41,7 @@ def run(progress="auto", step=20, last_step=50):
         ("none", True, []),
         ("line", True, [EpochLine]),
         ("auto", False, [EpochLine]),
-        ("auto", True, [EpochLine, LiveBar]),
+        ("auto", True, [Dashboard]),
     ],
 )
 def test_who_sees_what(monkeypatch, progress, in_jupyterlab, kinds):
@@ -68,6 +71,16 @@ def test_without_held_out_text_the_line_is_shorter(capsys):
     )
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("epoch 2/5 | sampled training perplexity 50.2")
+
+
+def test_where_a_run_is_and_what_is_left():
+    assert progress_line(run(), seconds_per_step=2.0) == (
+        "epoch 3 of 5 | step 20 of 50 | 2,000 tokens/s | 60 s left"
+    )
+    assert progress_line(run(step=50, history=[LOGS]), seconds_per_step=0.5) == (
+        "epoch 5 of 5 | step 50 of 50 | 8,000 tokens/s | 0 s left | held-out perplexity "
+        "156.0 forward, 153.8 backward, 154.9 mean (12,426 words)"
+    )
 
 
 @pytest.mark.parametrize(

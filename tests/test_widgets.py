@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import math
+import re
+from html import unescape
 from threading import Event, current_thread
 
 import numpy as np
 import pytest
+from matplotlib import image
 from small_models import TINY, random_arrays
 
 from elmolib import plots
@@ -13,7 +18,7 @@ from elmolib.elmo import ElmoEmbedder
 from elmolib.errors import ElmolibError
 from elmolib.text import Tokenizer
 from elmolib.weights import write_model
-from elmolib.widgets import MOST_WORDS, Latest, sentence_box
+from elmolib.widgets import MOST_CELLS, MOST_WORDS, Latest, sentence_box, value_cells
 
 ENOUGH = 60  # seconds after which a test has failed rather than is slow
 
@@ -33,14 +38,17 @@ class FakeEmbedder:
     def words(self, sentence):
         return sentence.split()
 
-    def heatmap(self, words, layer):
-        self.drawn.append((words, layer))
+    def heatmap(self, words, layer, others=None):
+        self.drawn.append((words, layer) if others is None else (words, layer, others))
         self.threads.append(current_thread().name)
         self.started.set()
         assert self.go.wait(ENOUGH)
         if self.error is not None:
             raise self.error
-        return plots.heatmap(words, np.eye(len(words), 3) + 1)
+        vectors = np.eye(len(words), 3) + 1
+        if others is None:
+            return plots.heatmap(words, vectors)
+        return plots.heatmap(words, vectors, others, np.eye(len(others), 3) - 1)
 
 
 @pytest.fixture
@@ -127,6 +135,98 @@ def test_any_number_of_words_behaves(embedder, n):
     assert box.message.value == (too_many if n > MOST_WORDS else "")
 
 
+def test_a_second_sentence_makes_the_columns(embedder):
+    box = sentence_box(embedder, "a b", other="c d e")
+    assert embedder.drawn[-1] == (["a", "b"], 2, ["c", "d", "e"])
+    box.other.value = "f"
+    box.wait()
+    assert embedder.drawn[-1] == (["a", "b"], 2, ["f"])
+    assert values_of(box) == [("a · f", -0.58), ("b · f", -0.87)]
+    box.other.value = "   "
+    box.wait()
+    assert embedder.drawn[-1] == (["a", "b"], 2)
+
+
+def values_of(box) -> list[tuple[str, float]]:
+    """What the cells over the picture tell, in reading order."""
+    told = [unescape(text) for text in re.findall('data-value="(.*?)"', box.cells.value)]
+    return [(pair, float(value)) for pair, value in (text.rsplit("  ", 1) for text in told)]
+
+
+def test_every_cell_tells_its_words_and_value(embedder):
+    box = sentence_box(embedder, 'the "<b>" &amp;')
+    words, _ = embedder.drawn[-1]
+    vectors = np.eye(3, 3) + 1
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    expected = [
+        (f"{row} · {column}", pytest.approx(unit[i] @ unit[j], abs=0.005))
+        for i, row in enumerate(words)
+        for j, column in enumerate(words)
+    ]
+    assert values_of(box) == expected
+    assert "<b>" not in box.cells.value
+
+
+def test_cells_lie_where_the_colours_are(embedder):
+    n = 4
+    axes = embedder.heatmap([f"w{i}" for i in range(n)], 2)
+    picture = image.imread(io.BytesIO(plots.png(axes.figure)))[..., :3]
+    html = value_cells(axes, ["w"] * n, ["w"] * n)
+    left, top, width, height = (
+        float(re.search(rf"{side}:([0-9.]+)%", html)[1]) / 100
+        for side in ("left", "top", "width", "height")
+    )
+    similarities = np.asarray(axes.images[0].get_array())
+    colours = axes.images[0].cmap(similarities)[..., :3]
+    rows, columns, _ = picture.shape
+    for (i, j), _ in np.ndenumerate(similarities):
+        # Near a corner, where no number is written.
+        y, x = top + height * (i + 0.1) / n, left + width * (j + 0.1) / n
+        found = picture[round(y * rows), round(x * columns)]
+        np.testing.assert_allclose(found, colours[i, j], atol=0.02)
+
+
+def test_too_many_cells_tell_nothing(embedder):
+    n = math.isqrt(MOST_CELLS)
+    box = sentence_box(embedder, " ".join(["w"] * n))
+    assert len(values_of(box)) == n * n
+    for words in (" ".join(["w"] * (n + 1)), ""):
+        box.sentence.value = words
+        box.wait()
+        assert box.cells.value == ""
+
+
+def test_the_picture_is_saved_and_never_written_over(embedder, tmp_path):
+    box = sentence_box(embedder, "a b", folder=tmp_path / "new")
+    png, svg = box.save_buttons
+    for button, name in ((png, "_1.png"), (svg, "_1.svg"), (svg, "_2.svg")):
+        button.click()
+        box.wait()
+        path = tmp_path / "new" / f"similarities{name}"
+        assert box.message.value == f"Saved as {path}"
+    files = {path.name: path.read_bytes()[:5] for path in (tmp_path / "new").iterdir()}
+    assert files == {
+        "similarities_1.png": b"\x89PNG\r",
+        "similarities_1.svg": b"<?xml",
+        "similarities_2.svg": b"<?xml",
+    }
+
+
+def test_a_folder_that_cannot_be_written_is_named(embedder, tmp_path):
+    (tmp_path / "file").touch()
+    box = sentence_box(embedder, "a b", folder=tmp_path / "file")
+    box.save_buttons[0].click()
+    box.wait()
+    assert str(tmp_path / "file") in box.message.value
+
+
+def test_there_is_nothing_to_save_before_the_first_picture(embedder):
+    embedder.error = ElmolibError("no model")
+    box = sentence_box(embedder, "a b")
+    with pytest.raises(ElmolibError, match="no picture to save yet"):
+        box.save(".png")
+
+
 def test_a_real_model_answers(tmp_path):
     write_model(tmp_path / "elmo.h5", TINY, random_arrays(TINY), None, Tokenizer())
     embedder = ElmoEmbedder(tmp_path / "elmo.h5")
@@ -135,6 +235,7 @@ def test_a_real_model_answers(tmp_path):
     box.layer.value = 1
     box.wait()
     expected = embedder.heatmap("the bank's river", layer=1)
+    assert len(values_of(box)) == 3 * 3
     assert box.image.value == plots.png(expected.figure)
 
 
