@@ -19,15 +19,6 @@ from elmolib.tagging import TaggedSentence, commonest_tags, read_conllu, tag_nam
 
 TASK = "part of speech"
 
-EWT = (
-    "pos/en_ewt-ud-train.conllu.gz",
-    "pos/en_ewt-ud-dev.conllu.gz",
-    "pos/en_ewt-ud-test.conllu.gz",
-)
-WSJ = ("pos/treebank.zip",)
-BROWN = ("pos/brown.zip",)
-RRT = ("multilingual/ro_rrt-ud-dev.conllu.gz", "multilingual/ro_rrt-ud-test.conllu.gz")
-
 BROWN_EVERY = 4
 """Of the Brown corpus, one sentence of so many is taken, for the time that all would need."""
 
@@ -40,46 +31,61 @@ class Treebank(NamedTuple):
     test: list[TaggedSentence]
 
 
-def english_web_treebank(data: Path) -> Treebank:
+def english_web_treebank(training: Path, development: Path, test: Path) -> Treebank:
     """Read UD English EWT, universal tags, in its official parts."""
-    return Treebank(*(read_conllu(data / name) for name in EWT))
+    return Treebank(*map(read_conllu, (training, development, test)))
 
 
-def wsj_sample(data: Path) -> Treebank:
+def wsj_sample(archive: Path) -> Treebank:
     """Read nltk's tenth of the Wall Street Journal, Penn tags.
 
     Of its files every fifth is for the test, of the others every tenth file for development.
     """
-    return _by_files([_trees(text) for _, text in members(data / WSJ[0], "*/combined/*.mrg")])
+    return _by_files([_trees(text) for _, text in members(archive, "*/combined/*.mrg")])
 
 
-def brown_corpus(data: Path) -> Treebank:
+def brown_corpus(archive: Path) -> Treebank:
     """Read a part of the Brown corpus, with its own tags but for what they say of titles and such.
 
     Files are shared out as those of the WSJ sample; of each, one sentence of `BROWN_EVERY`.
     """
-    files = members(data / BROWN[0], "brown/c[a-r][0-9][0-9]", "latin-1")
+    files = members(archive, "brown/c[a-r][0-9][0-9]", "latin-1")
     sentences = [_slashed(text) for _, text in files]
     return Treebank(*(part[::BROWN_EVERY] for part in _by_files(sentences)))
 
 
-def romanian_reference_treebank(data: Path) -> Treebank:
+def romanian_reference_treebank(development: Path, test: Path) -> Treebank:
     """Read UD Romanian RRT, universal tags.
 
     Its development file is learnt from, but for every fifth sentence, which is for development.
     """
-    sentences, test = (read_conllu(data / name) for name in RRT)
+    sentences = read_conllu(development)
     training = [each for k, each in enumerate(sentences) if k % 5 < 4]
-    return Treebank(training, sentences[4::5], test)
+    return Treebank(training, sentences[4::5], read_conllu(test))
 
 
-SETS: dict[str, tuple[tuple[str, ...], Callable[[Path], Treebank]]] = {
-    "UD English EWT": (EWT, english_web_treebank),
-    "WSJ sample": (WSJ, wsj_sample),
-    "Brown": (BROWN, brown_corpus),
-    "UD Romanian RRT (dev as train)": (RRT, romanian_reference_treebank),
+class Source(NamedTuple):
+    """The files of a set beneath the data folder, and what reads their paths."""
+
+    files: tuple[str, ...]
+    read: Callable[..., Treebank]
+
+
+EWT, WSJ, BROWN = "UD English EWT", "WSJ sample", "Brown"
+RRT = "UD Romanian RRT (dev as train)"
+
+SETS = {
+    EWT: Source(
+        tuple(f"pos/en_ewt-ud-{part}.conllu.gz" for part in ("train", "dev", "test")),
+        english_web_treebank,
+    ),
+    WSJ: Source(("pos/treebank.zip",), wsj_sample),
+    BROWN: Source(("pos/brown.zip",), brown_corpus),
+    RRT: Source(
+        tuple(f"multilingual/ro_rrt-ud-{part}.conllu.gz" for part in ("dev", "test")),
+        romanian_reference_treebank,
+    ),
 }
-"""The files and the reader of each set."""
 
 
 def measure(embedder: Embedder | None, setting: Setting, data: str) -> list[Row]:
@@ -95,7 +101,8 @@ def measure(embedder: Embedder | None, setting: Setting, data: str) -> list[Row]
         accuracy over words: of a linear probe on each layer and on their learnt mix, or of the
         baseline. The bootstrap draws sentences.
     """
-    treebank = SETS[data][1](setting.data)
+    source = SETS[data]
+    treebank = source.read(*(setting.data / name for name in source.files))
     return measure_on(embedder, treebank, data, setting.seed)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,20 +92,21 @@ class Results:
 
     Attributes:
         model: its name in tables.
-        made_with: seed, versions, commit, time and seconds taken.
+        runs: for each time that the command was run, the seed, versions, commit, time, seconds
+            taken, and the names of the sets measured on that are not measured on again later.
         parameters: what is known of the model itself: dimensions, training.
         rows: the figures.
         skipped: a sentence for each set that could not be measured on.
     """
 
     model: str
-    made_with: dict[str, Any]
+    runs: list[dict[str, Any]]
     parameters: dict[str, Any]
     rows: list[Row]
     skipped: list[str]
 
 
-def circumstances(seed: int, seconds: float) -> dict[str, Any]:
+def circumstances(seed: int, seconds: float, rows: Iterable[Row]) -> dict[str, Any]:
     """Tell when and with what a measurement was made."""
     import keras
     import numpy as np
@@ -119,7 +120,13 @@ def circumstances(seed: int, seconds: float) -> dict[str, Any]:
         "keras": keras.__version__,
         "backend": keras.backend.backend(),
         "numpy": np.__version__,
+        "sets": list(dict.fromkeys(set_name(each) for each in rows)),
     }
+
+
+def set_name(row: Row) -> str:
+    """Name the table that a row belongs to."""
+    return f"{row.task}: {row.data}"
 
 
 def _commit() -> str | None:
@@ -170,21 +177,13 @@ def merged(old: Results, new: Results) -> Results:
         old: of an earlier run with the same model.
         new: what was measured again.
     """
-    again = {(each.task, each.data) for each in new.rows}
-    kept = [each for each in old.rows if (each.task, each.data) not in again]
-    return Results(new.model, new.made_with, new.parameters, kept + new.rows, new.skipped)
-
-
-def systems(rows: Iterable[Row]) -> list[str]:
-    """List the systems of rows in the order in which they first come."""
-    return list(dict.fromkeys(each.system for each in rows))
-
-
-def of_task(results: Sequence[Results], task: str, data: str) -> list[tuple[str, Row]]:
-    """Collect the rows of one table, each with the name of its model."""
-    return [
-        (each.model, row)
-        for each in results
-        for row in each.rows
-        if (row.task, row.data) == (task, data)
-    ]
+    again = {set_name(each) for each in new.rows}
+    kept = [each for each in old.rows if set_name(each) not in again]
+    runs = [{**run, "sets": [s for s in run["sets"] if s not in again]} for run in old.runs]
+    return Results(
+        new.model,
+        [run for run in runs if run["sets"]] + new.runs,
+        new.parameters,
+        kept + new.rows,
+        list(dict.fromkeys(old.skipped + new.skipped)),
+    )
