@@ -51,12 +51,14 @@ class Scores(NamedTuple):
         losses: float32 (2, time), negative log probability of the target, in nats.
         ranks: int64 (2, time), how many words were more probable than the target.
         best: int64 (2, time), id of the most probable word.
+        best_losses: float32 (2, time), negative log probability of that word, in nats.
     """
 
     targets: np.ndarray
     losses: np.ndarray
     ranks: np.ndarray
     best: np.ndarray
+    best_losses: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -207,14 +209,15 @@ def full_softmax_losses(outputs, targets: np.ndarray, W, b) -> np.ndarray:
     return ops.convert_to_numpy(total - _target_logits(outputs, targets, W, b))
 
 
-def full_softmax(outputs, targets: np.ndarray, W, b) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def full_softmax(outputs, targets: np.ndarray, W, b) -> tuple[np.ndarray, ...]:
     """Compare each target with every word of the vocabulary, a block of words at a time.
 
     Args:
         outputs, targets, W, b: as of `full_softmax_losses`.
 
     Returns:
-        losses float32, ranks int64 and best int64, each (tokens,); see `Scores`.
+        losses float32, ranks int64, best int64 and best_losses float32, each (tokens,); see
+        `Scores`.
     """
     n = len(targets)
     target_logits = _target_logits(outputs, targets, W, b)
@@ -231,7 +234,8 @@ def full_softmax(outputs, targets: np.ndarray, W, b) -> tuple[np.ndarray, np.nda
             block_best > best_logits, ops.cast(ops.argmax(logits, axis=1), "int64") + first, best
         )
         best_logits = ops.maximum(best_logits, block_best)
-    return tuple(ops.convert_to_numpy(part) for part in (total - target_logits, ranks, best))
+    parts = total - target_logits, ranks, best, total - best_logits
+    return tuple(ops.convert_to_numpy(part) for part in parts)
 
 
 def _target_logits(outputs, targets: np.ndarray, W, b):

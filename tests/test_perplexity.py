@@ -114,23 +114,24 @@ def test_full_softmax_by_brute_force(monkeypatch, block):
     targets = rng.integers(0, size, n)
     monkeypatch.setattr(scoring, "LOGITS", n * block)
 
-    losses, ranks, best = full_softmax(outputs, targets, W, b)
+    losses, ranks, best, best_losses = full_softmax(outputs, targets, W, b)
     logits = outputs.astype(np.float64) @ W.T + b
     rows = np.arange(n)
     np.testing.assert_allclose(losses, -log_softmax(logits)[rows, targets], rtol=0, atol=1e-5)
     np.testing.assert_array_equal(ranks, (logits > logits[rows, targets][:, None]).sum(axis=1))
     np.testing.assert_array_equal(best, logits.argmax(axis=1))
+    np.testing.assert_allclose(best_losses, -log_softmax(logits).max(axis=1), rtol=0, atol=1e-5)
     # Whoever is best is predicted at rank 0.
     np.testing.assert_array_equal(full_softmax(outputs, best, W, b)[1], np.zeros(n))
 
 
 def test_huge_logits_stay_finite():
     W = np.array([[1e4], [-1e4], [0.0]], np.float32)
-    losses, ranks, best = full_softmax(
+    losses, ranks, best, best_losses = full_softmax(
         np.ones((1, 1), np.float32), np.array([1]), W, np.zeros(3, np.float32)
     )
     assert losses[0] == pytest.approx(2e4)
-    assert (ranks[0], best[0]) == (2, 0)
+    assert (ranks[0], best[0], best_losses[0]) == (2, 0, 0)
 
 
 def corpus_of(train, heldout) -> SimpleNamespace:

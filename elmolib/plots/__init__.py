@@ -23,7 +23,14 @@ from elmolib.plots.heatmaps import (
     layer_heatmaps,
     layer_name,
 )
-from elmolib.plots.scores import layer_weights, loss_by_frequency
+from elmolib.plots.scores import (
+    layer_weights,
+    loss_by_frequency,
+    loss_by_length,
+    perplexities,
+    reliability,
+    runs,
+)
 from elmolib.plots.training import learning_curve
 from elmolib.similarity import cosine_similarities
 
@@ -44,9 +51,13 @@ __all__ = [
     "layer_weights",
     "learning_curve",
     "loss_by_frequency",
+    "loss_by_length",
     "neighbours",
     "occurrence_maps",
+    "perplexities",
     "png",
+    "reliability",
+    "runs",
     "save",
     "self_similarity",
     "sentence_lengths",

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
-from elmolib.plots.figure import Picture, new_axes, note
+from elmolib.plots.figure import MARKERS, Picture, new_axes, note
 from elmolib.plots.fonts import shortened, width_in_columns, write
 from elmolib.plots.heatmaps import admit, colour_cells, label_axis, layer_name, write_cell
 
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 # Their lightness rises evenly, so they can be told apart in grey.
 PROBABILITY_COLOURS = sns.color_palette("light:#01665e", as_cmap=True)
-
-MARKERS = "osD^vP*X"
-"""Groups differ in shape too, for those who cannot tell the colours apart."""
 
 CONTEXT_COLUMNS = 42
 """Letters of a sentence that are shown on each side of a neighbour."""

@@ -13,7 +13,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from elmolib.errors import ElmolibError
 from elmolib.files import replacing
@@ -26,6 +26,10 @@ sns.set_theme(
 )
 
 FORWARD_COLOUR, BACKWARD_COLOUR, MEAN_COLOUR = sns.color_palette("colorblind")[:3]
+COLOURS = {"mean": MEAN_COLOUR, "forward": FORWARD_COLOUR, "backward": BACKWARD_COLOUR}
+
+MARKERS = "osD^vP*X"
+"""What belongs together has a shape of its own too, for those who cannot tell the colours apart."""
 
 THOUSANDS = FuncFormatter(lambda value, _: f"{value:,.0f}")
 """Writes 10000 as 10,000."""
@@ -87,3 +91,13 @@ def note(ax: Axes, text: str) -> Axes:
     ax.set_axis_off()
     ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes)
     return ax
+
+
+def logarithmic(ax: Axes) -> None:
+    """Make the vertical axis logarithmic, with numbers on it whatever its range."""
+    ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    # Powers of ten and their halves leave a narrow range without any number.
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 4 * low else MaxNLocator(5))
+    ax.yaxis.set_major_formatter(THOUSANDS)
+    ax.yaxis.set_minor_locator(NullLocator())

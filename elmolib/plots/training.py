@@ -6,21 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
-from elmolib.plots.figure import (
-    BACKWARD_COLOUR,
-    FORWARD_COLOUR,
-    MEAN_COLOUR,
-    THOUSANDS,
-    new_axes,
-    note,
-)
+from elmolib.plots.figure import COLOURS, logarithmic, new_axes, note
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_COLOURS = {"mean": MEAN_COLOUR, "forward": FORWARD_COLOUR, "backward": BACKWARD_COLOUR}
 
 
 def learning_curve(
@@ -50,14 +41,14 @@ def learning_curve(
         the axes drawn in. Without a single row they hold a note that says so.
     """
     ax = ax or new_axes()
-    for name, colour in _COLOURS.items():
+    for name, colour in COLOURS.items():
         if f"heldout_{name}" in history and len(history):
             values = history[f"heldout_{name}"]
             style = {"marker": "o", "markersize": 5, "label": f"held out, {name}"}
             ax.plot(history["epoch"], values, color=colour, **style)
     train = _with_mean(history if steps is None else steps)
     marker = "o" if steps is None else ""
-    for name, colour in _COLOURS.items():
+    for name, colour in COLOURS.items():
         if f"train_{name}" in train:
             style = {"marker": marker, "markersize": 5, "label": f"training, {name}"}
             ax.plot(train["epoch"], train[f"train_{name}"], ":", color=colour, **style)
@@ -65,22 +56,13 @@ def learning_curve(
         ax.axhline(unigram, color="grey", linestyle="--", label="word frequencies alone")
     if not any(len(line.get_xdata()) for line in ax.lines):
         return note(ax, "No epoch is over yet.")
-    _logarithmic(ax)
+    logarithmic(ax)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="epoch", ylabel="perplexity")
     if epochs is not None:
         ax.set_xlim(0, epochs * 1.02)
     ax.legend(fontsize=9)
     return ax
-
-
-def _logarithmic(ax: Axes) -> None:
-    ax.set_yscale("log")
-    low, high = ax.get_ylim()
-    # Powers of ten and their halves leave a narrow range without any number.
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 4 * low else MaxNLocator(5))
-    ax.yaxis.set_major_formatter(THOUSANDS)
-    ax.yaxis.set_minor_locator(NullLocator())
 
 
 def _with_mean(table: pd.DataFrame) -> pd.DataFrame:

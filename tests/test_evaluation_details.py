@@ -1,0 +1,205 @@
+"""Perplexity with intervals, by length of sentence; calibration; and runs beside each other."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.text import Text
+from small_corpus import small_parameters, split_of
+
+from elmolib import plots
+from elmolib.batches import BACKWARD, FORWARD
+from elmolib.corpus import Split, prepare_corpus
+from elmolib.embedding import SentenceEncoder
+from elmolib.errors import CorpusError, WeightsError
+from elmolib.evaluation import score_heldout
+from elmolib.evaluation.calibration import calibration
+from elmolib.evaluation.runs import TrainedRun, find_runs, read_runs, runs_table
+from elmolib.evaluation.sentences import loss_by_length, perplexity_intervals, sentence_losses
+from elmolib.prediction import log_probability
+from elmolib.scoring import Scores
+from elmolib.training import Training
+from elmolib.weights import read_model, write_model
+
+
+def corpus_of(lengths: list[int]) -> SimpleNamespace:
+    made = split_of([[3] * length for length in lengths])
+    return SimpleNamespace(path="corpus", heldout=Split(made.ids, made.bounds))
+
+
+def scores_of(losses: np.ndarray) -> Scores:
+    empty = np.zeros(losses.shape, np.int64)
+    return Scores(empty, losses.astype(np.float32), empty, empty, losses.astype(np.float32))
+
+
+def first_choices(probabilities: list[float], right: list[bool]) -> Scores:
+    """Scores of one direction, twice."""
+    best = np.zeros((2, len(right)), np.int64)
+    losses = np.tile(-np.log(probabilities), (2, 1)).astype(np.float32)
+    return Scores(best + np.logical_not(right), losses, best, best, losses)
+
+
+def test_losses_of_sentences_add_up():
+    losses = np.array([[1, 2, 3, 4, 5], [10, 20, 30, 40, 50]])
+    found = sentence_losses(scores_of(losses), corpus_of([1, 2]))
+    np.testing.assert_array_equal(found, [[3, 30], [12, 120]])
+    with pytest.raises(CorpusError, match="scores of 5 predictions .* has 6: score the whole"):
+        sentence_losses(scores_of(losses), corpus_of([1, 3]))
+
+
+def test_the_first_sentence_s_loss_is_that_of_its_words_alone(tmp_path):
+    """The state is zero before it, so that it can be scored without the rest of the text."""
+    corpus = prepare_corpus(small_parameters(tmp_path))
+    bilm = Training(small_parameters(tmp_path), corpus).bilm
+    losses = sentence_losses(score_heldout(bilm, corpus), corpus)
+    end = int(corpus.heldout.bounds[1])
+    words = corpus.lexicon.words(corpus.heldout.ids[:end])
+    alone = log_probability(bilm, corpus.vocabulary, words, SentenceEncoder(bilm))
+    assert losses[0, FORWARD] == pytest.approx(-alone.forward, rel=1e-4)
+    assert losses[0, BACKWARD] == pytest.approx(-alone.backward, rel=1e-4)
+
+
+def test_intervals_hold_the_perplexity_and_shrink_with_more_sentences():
+    generator = np.random.default_rng(0)
+    widths = []
+    for n in (20, 2000):
+        losses = generator.gamma(4, 1, (2, 5 * n))
+        table = perplexity_intervals(scores_of(losses), corpus_of([4] * n))
+        for name, mean in zip(table.index, [*losses.mean(axis=1), losses.mean()], strict=True):
+            row = table.loc[name]
+            assert row["perplexity"] == pytest.approx(math.exp(mean), rel=1e-5)
+            assert row["low"] < row["perplexity"] < row["high"]
+        widths.append(np.log(table["high"] / table["low"]).mean())
+    assert list(table["sentences"]) == [2000] * 3
+    assert widths[0] / widths[1] == pytest.approx(10, rel=0.4)
+
+
+def test_an_interval_is_as_wide_as_the_normal_approximation_says():
+    losses = np.random.default_rng(1).gamma(4, 1, (2, 3000))
+    row = perplexity_intervals(scores_of(losses), corpus_of([0] * 3000)).loc["forward"]
+    expected = 2 * 1.96 * losses[0].std() / math.sqrt(3000)
+    assert math.log(row["high"] / row["low"]) == pytest.approx(expected, rel=0.1)
+
+
+def test_sentences_are_sorted_into_bands_by_their_words():
+    lengths = [1, 5, 6, 41, 300]
+    losses = np.concatenate([np.full(n + 1, n) for n in lengths])
+    table = loss_by_length(scores_of(np.stack([losses, 2 * losses])), corpus_of(lengths))
+    assert list(table.index) == ["1-5", "6-10", "41+"]
+    assert list(table["sentences"]) == [2, 1, 2]
+    assert table.loc["1-5", "forward"] == pytest.approx((2 * 1 + 6 * 5) / 8)
+    assert table.loc["6-10", "backward"] == pytest.approx(12)
+    assert (table["forward_low"] <= table["forward"]).all()
+
+
+def test_calibration_by_hand():
+    found = calibration(first_choices([0.05, 0.08, 0.85, 0.85, 1.0], [0, 1, 1, 1, 0]), FORWARD, 10)
+    np.testing.assert_allclose(found.table["confidence"], [0.065, 0.85, 1.0], atol=1e-6)
+    np.testing.assert_allclose(found.table["accuracy"], [0.5, 1.0, 0.0])
+    np.testing.assert_allclose(found.table["low"], [0.0, 0.8, 0.9], atol=1e-9)
+    assert list(found.table["predictions"]) == [2, 2, 1]
+    assert found.error == pytest.approx((2 * 0.435 + 2 * 0.15 + 1 * 1.0) / 5, abs=1e-6)
+
+
+@given(st.integers(0, 50))
+def test_who_is_right_as_often_as_said_is_well_calibrated(seed):
+    generator = np.random.default_rng(seed)
+    probabilities = generator.uniform(0.01, 0.99, 20_000)
+    right = generator.uniform(size=20_000) < probabilities
+    assert calibration(first_choices(probabilities, right), FORWARD).error < 0.03
+    assert calibration(first_choices(probabilities, ~right), BACKWARD).error > 0.3
+
+
+@pytest.fixture(scope="module")
+def runs_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    for name, dropout in (("a", 0.1), ("b", 0.3)):
+        parameters = small_parameters(folder, run_dir=str(folder / name), dropout=dropout)
+        Training(parameters, prepare_corpus(parameters)).run()
+    return folder
+
+
+def test_runs_stand_beside_each_other_with_what_differs(runs_folder):
+    (runs_folder / "empty").mkdir(exist_ok=True)
+    assert find_runs(runs_folder) == [runs_folder / "a", runs_folder / "b"]
+    runs = read_runs(find_runs(runs_folder))
+    table = runs_table(runs)
+    assert list(table.index) == ["a", "b"]
+    assert list(table["dropout"]) == ["0.1", "0.3"]
+    assert "run_dir" not in table
+    for name in ("a", "b"):
+        history = pd.read_csv(runs_folder / name / "history.csv")
+        assert table.loc[name, "mean"] == history["heldout_mean"].iloc[-1]
+        assert table.loc[name, "minutes"] == pytest.approx(history["seconds"].sum() / 60)
+    with h5py.File(runs_folder / "a" / "elmo.h5") as file:
+        sizes = {}
+        file.visititems(lambda name, node: sizes.update({name: getattr(node, "size", 0)}))
+    del sizes["vocabulary"], sizes["record"]
+    assert table.loc["a", "weights"] == sum(sizes.values())
+
+
+def test_a_run_that_says_nothing_of_itself_is_named(runs_folder, tmp_path):
+    stored = read_model(runs_folder / "a" / "elmo.h5")
+    write_model(
+        tmp_path / "elmo.h5", stored.options, stored.arrays, stored.vocabulary, stored.tokenizer
+    )
+    with pytest.raises(WeightsError, match=r"elmo\.h5 does not say how it was trained"):
+        read_runs([tmp_path])
+
+
+def texts(figure) -> str:
+    return " | ".join(text.get_text() for text in figure.findobj(Text))
+
+
+def test_perplexities_are_drawn_with_their_ends():
+    table = pd.DataFrame(
+        {"perplexity": [100.0, 90.0], "low": [95.0, 80.0], "high": [110.0, 99.0]},
+        index=["forward", "backward"],
+    )
+    axes = plots.perplexities(table, unigram=500)
+    ends = [bars.get_segments()[0][:, 0].tolist() for bars in axes.collections]
+    assert ends == [[95, 110], [80, 99]]
+    assert "100.0  (95.0 to 110.0)" in texts(axes.figure)
+
+
+def test_loss_by_length_is_drawn_band_by_band():
+    table = pd.DataFrame(
+        {"forward": [2.0, 1.0], "forward_low": 0.5, "forward_high": 3.0}
+        | {"backward": [4.0, 3.0], "backward_low": 0.5, "backward_high": 5.0, "sentences": [7, 9]},
+        index=["1-5", "6-10"],
+    )
+    axes = plots.loss_by_length(table)
+    lines = {line.get_label(): line for line in axes.containers}
+    assert lines["forward"].lines[0].get_ydata().tolist() == [2, 1]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1-5\n7", "6-10\n9"]
+
+
+def test_the_diagram_shows_each_bin_above_its_share():
+    found = calibration(first_choices([0.05, 0.08, 0.85, 0.85], [0, 1, 1, 1]), FORWARD, 10)
+    figure = plots.reliability({"forward": found})
+    above, below = figure.axes
+    np.testing.assert_allclose(above.lines[1].get_xydata(), [[0.065, 0.5], [0.85, 1]], atol=1e-6)
+    assert [bar.get_height() for bar in below.patches] == [0.5, 0.5]
+    assert f"off by {found.error:.1%}" in texts(figure)
+
+
+def test_runs_are_drawn_over_epochs_and_time():
+    history = pd.DataFrame(
+        {"epoch": [1, 2], "heldout_mean": [90.0, 80.0], "seconds": [60.0, 120.0]}
+    )
+    bare = TrainedRun("$b$", pd.DataFrame({"epoch": [1]}), {}, 5, 7)
+    figure = plots.runs([TrainedRun("$a$", history, {}, 5, 7), bare])
+    by_epoch, by_time = figure.axes
+    assert by_epoch.lines[0].get_xydata().tolist() == [[1, 90], [2, 80]]
+    assert by_time.lines[0].get_xydata().tolist() == [[1, 90], [3, 80]]
+    assert len(by_epoch.lines) == 1
+    assert "$a$ (7 words)" in texts(figure)
+    assert plots.png(figure).startswith(b"\x89PNG")
+    assert "No run has an epoch" in texts(plots.runs([bare]))
