@@ -156,13 +156,13 @@ def prepare_chunk(chunk: Chunk, rules: Rules, target: Path) -> ChunkReport:
     empty_lines = 0
     lines = lines_of(chunk, rules.errors)
     for line in lines:
-        sentences = tokenizer.sentences(line)
-        empty_lines += not sentences
-        for words in sentences:
+        n_sentences = 0
+        for n_sentences, words in enumerate(tokenizer.each_sentence(line), start=1):
             number = sentence_hash(words, rules.seed) if rules.needs_hashes else 0
             held_out = number < rules.heldout_fraction * 2**64
             sentences_of_side = sides[HELDOUT if held_out else chunk.side]
             sentences_of_side.add(map(numbers.__getitem__, words), len(words), number)
+        empty_lines += n_sentences == 0
     _write_words(target, numbers, sides, rules.hash_sentences)
     return ChunkReport(
         lines=len(lines),

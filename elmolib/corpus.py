@@ -290,7 +290,7 @@ def read_sentences(
         for path in _files(Path(name).expanduser()):
             for chunk in read_chunks(path, HELDOUT, CHUNK_BYTES):
                 for line in lines_of(chunk):
-                    yield from tokenizer.sentences(line)
+                    yield from tokenizer.each_sentence(line)
 
 
 def _tokenizer(parameters: Parameters) -> Tokenizer:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
-from html.parser import HTMLParser
+from html import unescape
+from itertools import islice
 
 import sentencex
 from icu4py.breakers import WordBreaker
@@ -18,6 +20,9 @@ ROMANIAN_COMMAS = str.maketrans("ŞşŢţ", "ȘșȚț")
 """Letters with a cedilla, as old Romanian text has them, and the right ones with a comma below."""
 
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+PIECES_AT_ONCE = 2**16
+"""Pieces of a sentence that are held at once beside its words, each of which is held once."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,8 @@ class Tokenizer:
             needs to be found out; otherwise sentences and words are found by rules.
         language: ISO 639 code for the rules, such as `"en"` or `"ro"`. Languages without rules of
             their own are split like a related one.
-        strip_html: drop HTML tags and resolve entities such as `&amp;`, line by line.
+        strip_html: drop HTML tags and resolve entities such as `&amp;`. Each line stands alone: a
+            tag, comment or script that goes on in the next line is not seen as one.
         unicode_form: `"NFC"`, `"NFKC"`, or None for text left as it is.
         romanian_commas: turn ŞşŢţ with a cedilla into ȘșȚț with a comma below.
 
@@ -78,9 +84,13 @@ class Tokenizer:
         Returns:
             The words of each sentence, without empty words and sentences.
         """
+        return list(self.each_sentence(line))
+
+    def each_sentence(self, line: str) -> Iterator[list[str]]:
+        """Give the sentences of a line as `sentences` does, one by one, however long it is."""
         clean = self.clean(line)
         sentences = [clean] if self.tokenized else sentencex.segment(self.language, clean)
-        return [words for sentence in sentences if (words := self._split(sentence))]
+        return (words for sentence in sentences if (words := self._split(sentence)))
 
     def words(self, sentence: str) -> list[str]:
         """Split one sentence into words.
@@ -111,9 +121,10 @@ class Tokenizer:
 
     def _split(self, sentence: str) -> list[str]:
         if self.tokenized:
-            return sentence.split()
-        # A piece that ICU cuts can be white space, or hold some before a combining mark.
-        return "\n".join(WordBreaker(sentence, self.language)).split()
+            if len(sentence) < PIECES_AT_ONCE:
+                return sentence.split()
+            return _words_of(match[0] for match in re.finditer(r"\S+", sentence))
+        return _words_of(WordBreaker(sentence, self.language))
 
     def to_json(self) -> dict:
         """The settings as a dictionary for a JSON file."""
@@ -139,8 +150,26 @@ class Tokenizer:
             raise OptionsError(f"{source}: {error}") from None
 
 
+def _words_of(pieces: Iterable[str]) -> list[str]:
+    """Take white space out of what a sentence was cut into."""
+    words: list[str] = []
+    known: dict[str, str] = {}
+    # ICU's iterator begins anew whenever it is asked to iterate.
+    remaining = (piece for piece in pieces)
+    while some := list(islice(remaining, PIECES_AT_ONCE)):
+        # A piece that ICU cuts can be white space, or hold some before a combining mark.
+        found = "\n".join(some).split()
+        if len(some) < PIECES_AT_ONCE and not words:
+            return found
+        words += [known.setdefault(word, word) for word in found]
+    return words
+
+
 def without_tags(text: str) -> str:
     """Drop the HTML tags, comments, scripts and styles of one line and resolve its entities.
+
+    It takes time in proportion to the line, whatever stands in it. So a `<` ends whatever tag is
+    open, quotes or not, and what begins like a tag or comment but never ends is text.
 
     Args:
         text: a line; one that holds neither `<` nor `&` is given back as it is.
@@ -155,41 +184,27 @@ def without_tags(text: str) -> str:
     """
     if "<" not in text and "&" not in text:
         return text
-    parser = _TextOfHTML()
-    parser.feed(text)
-    parser.close()
-    return "".join(parser.pieces).replace("\n", " ")
+    # Behind the last end of a comment none is searched for.
+    commented, end, rest = text.rpartition("-->")
+    pieces = _TAG.split(_UNSEEN.sub(" ", _COMMENT.sub("", commented + end) + rest))
+    pieces[::2] = [
+        unescape(_ENDLESS_NUMBER.sub("\N{REPLACEMENT CHARACTER}", p)) for p in pieces[::2]
+    ]
+    pieces[1::2] = ["" if not tag or tag.lower() in _FORMATTING else " " for tag in pieces[1::2]]
+    return "".join(pieces).replace("\n", " ")
 
 
-class _TextOfHTML(HTMLParser):
-    """Gathers the text between tags."""
+_COMMENT = re.compile("<!--.*?-->", re.DOTALL)
+_UNSEEN = re.compile(r"<(script|style)\b[^<>]*(?<!/)>.*?(?:</\1\s*>|\Z)", re.DOTALL | re.IGNORECASE)
+_TAG = re.compile(
+    r"""<(?: [!?](?=[a-z\[])  |  /?([a-z][^\s/<>]*) )       # its name, if it has one
+        (?: (?: [^<>"'] | "[^"<]*" | '[^'<]*' )*+ | [^<>]* )>  # a > in quotes does not end it""",
+    re.VERBOSE | re.IGNORECASE,
+)
+# Python refuses to read thousands of digits as a number, and no character's has so many.
+_ENDLESS_NUMBER = re.compile(r"&#\d{10,};?", re.ASCII)
 
-    FORMATTING = frozenset(
-        {"a", "abbr", "b", "bdi", "bdo", "big", "cite", "code", "em", "font", "i", "mark"}
-    )
-    FORMATTING |= {"q", "s", "small", "span", "strike", "strong", "sub", "sup", "tt", "u", "wbr"}
-    UNSEEN = frozenset({"script", "style"})
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.pieces: list[str] = []
-        self._unseen = False
-
-    def handle_starttag(self, tag: str, attrs: list) -> None:
-        self._unseen = tag in self.UNSEEN
-        self._leave_space(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        self._unseen = False
-        self._leave_space(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list) -> None:
-        self._leave_space(tag)
-
-    def handle_data(self, data: str) -> None:
-        if not self._unseen:
-            self.pieces.append(data)
-
-    def _leave_space(self, tag: str) -> None:
-        if tag not in self.FORMATTING:
-            self.pieces.append(" ")
+_FORMATTING = frozenset(
+    {"a", "abbr", "b", "bdi", "bdo", "big", "cite", "code", "em", "font", "i", "mark"}
+    | {"q", "s", "small", "span", "strike", "strong", "sub", "sup", "tt", "u", "wbr"}
+)

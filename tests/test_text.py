@@ -86,6 +86,16 @@ def test_tokenised_text_is_only_split_at_white_space():
     assert tokenizer.sentences(" \r") == []
 
 
+@pytest.mark.parametrize("tokenized", [True, False])
+def test_a_sentence_of_any_length_is_split_alike(tokenized, monkeypatch):
+    tokenizer = Tokenizer(tokenized=tokenized)
+    text = "The bank,\u2003 it's \u0301steep . 我爱北京\x1c👩‍👩‍👧  end"
+    expected = tokenizer.words(text)
+    for n in range(1, len(text) + 1):
+        monkeypatch.setattr("elmolib.text.PIECES_AT_ONCE", n)
+        assert tokenizer.words(text) == expected
+
+
 def test_words_do_not_begin_new_sentences():
     assert Tokenizer().words("One. Two.") == ["One", ".", "Two", "."]
 
@@ -110,6 +120,12 @@ def test_romanian_cedillas_become_commas_on_request():
         ("<!-- hidden -->seen", "seen"),
         ("a<script>x < y;</script>b", "a b"),
         ("<p class=p>one</p><p>two</p>", "one two"),
+        ("<p class=it's>one</p><!DOCTYPE html>two <?xml a?>three", "one two three"),
+        ("<!-- a --> b --> <!-- c <b>d</b>", "b --> <!-- c d"),
+        ("a <b c < d <!-- e", "a <b c < d <!-- e"),
+        ("a</SCRIPT>b<style media=all>never ended", "a b"),
+        ("<script src=x/>seen <b>&am</b>p;", "seen &amp;"),
+        ("&#55296; &#x110000; &#" + "9" * 5000 + "; &#0;", "\ufffd \ufffd \ufffd \ufffd"),
     ],
 )
 def test_html_is_stripped(html, text):
@@ -119,6 +135,19 @@ def test_html_is_stripped(html, text):
 
 def test_html_is_kept_unless_it_is_to_go():
     assert Tokenizer(tokenized=True).words("a <br> b &amp; c") == ["a", "<br>", "b", "&amp;", "c"]
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["<p ", "<", "</", "<!--", "<!", "<script>", '<p "', "<p '<q \"", "-->", "&#", "<a>", "&l"],
+)
+def test_html_that_never_ends_takes_no_longer_than_any(piece):
+    """Were it read again from every beginning of a tag, it would take hours."""
+    length = len(piece) * 300_000
+    assert len(without_tags(piece * 300_000)) <= length
+    assert without_tags(piece * 300_000 + " -->\" '> seen").endswith(" seen") == (
+        piece != "<script>"
+    )
 
 
 @given(any_text)
