@@ -83,8 +83,8 @@ def measure(embedder: Embedder | None, setting: Setting) -> list[Row]:
     """Find the entities of eng.testb.
 
     Args:
-        embedder: of the vectors; None for the baseline of the shared task: the entities of the
-            training sentences that had but one kind there, the longest first.
+        embedder: of the vectors; None for the entities of the training sentences that had but
+            one kind there, the longest first, which is much like the shared task's own baseline.
         setting: the data and the seed.
 
     Returns:

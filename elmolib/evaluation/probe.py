@@ -140,4 +140,4 @@ def normalisation(vectors: np.ndarray) -> keras.layers.Layer:
         for block in np.array_split(vectors, 1 + len(vectors) // 4096)
     )
     variance = np.maximum(squares / len(vectors) - np.square(mean.astype(np.float64)), 1e-8)
-    return keras.layers.Normalization(axis=(1, 2), mean=mean, variance=variance.astype(np.float32))
+    return keras.layers.Normalization(axis=(-2, -1), mean=mean, variance=variance.astype(np.float32))

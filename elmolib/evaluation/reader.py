@@ -71,7 +71,7 @@ def _read(
     vectors = keras.Input((None, n_layers, dim))
     present = keras.Input((None,), dtype="bool")
     mix = LayerMix(n_layers)
-    scaled = keras.layers.TimeDistributed(normalisation(training.vectors.values))(vectors)
+    scaled = normalisation(training.vectors.values)(vectors)
     mixed = keras.layers.Dropout(DROPOUT)(mix(scaled))
     lstm = keras.layers.LSTM(UNITS, return_sequences=True)
     read = keras.layers.Bidirectional(lstm)(mixed, mask=present)
