@@ -2,7 +2,7 @@
 
 Training stays in the notebook's main thread and nothing here can change a number of it: the page
 draws in threads of its own, from copies. Clicks and keys reach a busy kernel through its subshells;
-whether they do is found out by listening for the page's own heartbeat.
+whether they do is found out by calling out to the page and listening for an echo.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from matplotlib.axes import Axes
 from elmolib import plots
 from elmolib.elmo import ElmoEmbedder
 from elmolib.errors import WeightsError
+from elmolib.plots.figure import new_axes
 from elmolib.progress import progress_line
 from elmolib.scoring import unigram_perplexity
 from elmolib.weights import StoredModel
@@ -43,7 +44,7 @@ MOST_POINTS = 200
 """Points of a line within the epochs: about one for every two pixels."""
 
 DEAF_SECONDS = 6.0
-"""A page that was not heard for so long is taken not to reach the busy kernel."""
+"""A page without an echo for so long is taken not to reach the busy kernel."""
 
 DEAF = (
     "This kernel hears no clicks and keys while it trains. To stop, press the kernel's own stop "
@@ -261,7 +262,6 @@ class Dashboard(keras.callbacks.Callback):
         """Say where the weights are, and leave the page as it is by the last of them."""
         training = self.training
         self._is_training = False
-        self._heartbeat.playing = False
         self.stop.disabled = True
         self.stop.description = "Stop"
         self.advice.value = ""
@@ -282,7 +282,7 @@ class Dashboard(keras.callbacks.Callback):
         self.stop.on_click(self._stop)
         self.status, self.advice = ipywidgets.HTML(), ipywidgets.HTML()
         self.bar = ipywidgets.IntProgress(
-            training.step, 0, training.last_step, layout={"width": "100%"}
+            training.step, 0, training.last_step, layout={"width": "auto"}
         )
         self.curve = ipywidgets.Image(format="png", layout={"width": "100%", "max_width": "720px"})
         self.box = SentenceBox(
@@ -292,17 +292,16 @@ class Dashboard(keras.callbacks.Callback):
         self._say("Getting ready: the first step takes some seconds.")
         for part in ("stop", "status", "advice", "curve"):
             getattr(self, part).add_class(f"elmolib-{part}")
-        # A player counts by itself in the browser and tells the kernel: its pulse.
-        self._heartbeat = ipywidgets.Play(
-            max=2 * int(DEAF_SECONDS), interval=500, playing=True, layout={"display": "none"}
-        )
-        self._heartbeat.observe(self._hear, "value")
+        # Set playing by the kernel, a player counts in the browser and tells the kernel: an echo.
+        self._echo = ipywidgets.Play(max=10**6, interval=10**6, layout={"display": "none"})
+        self._echo.observe(self._hear, "value")
+        self._is_heard = False
         head = ipywidgets.HBox([self.stop, self.status], layout={"flex_flow": "wrap"})
         # Side by side where there is room, else one below the other.
         left = ipywidgets.VBox([self.curve], layout={"flex": "1 1 440px", "max_width": "720px"})
         self.box.layout.flex, self.box.layout.max_width = "1 1 440px", "720px"
         pictures = ipywidgets.HBox([left, self.box], layout={"flex_flow": "row wrap"})
-        self.page = ipywidgets.VBox([head, self.bar, self.advice, pictures, self._heartbeat])
+        self.page = ipywidgets.VBox([head, self.bar, self.advice, pictures, self._echo])
         self.page.add_class("elmolib-dashboard")
 
     def _stop(self, _: ipywidgets.Button) -> None:
@@ -312,9 +311,8 @@ class Dashboard(keras.callbacks.Callback):
 
     def _hear(self, _: dict) -> None:
         # What waited until the cell was over is no sign that clicks reach it.
-        if self._is_training:
-            self._heartbeat.playing = False
-            self._heartbeat.unobserve_all()
+        if self._is_training and not self._is_heard:
+            self._is_heard = True
             self.stop.disabled = False
             self.advice.value = ""
 
@@ -322,9 +320,11 @@ class Dashboard(keras.callbacks.Callback):
         training = self.training
         self.bar.value = training.step
         self._say(progress_line(training, median(self._seconds)))
-        deaf = self._heartbeat.playing and time.monotonic() - self._begun > DEAF_SECONDS
-        if deaf and not self.advice.value:
-            self.advice.value = DEAF
+        if not self._is_heard:
+            self._echo.playing = False
+            self._echo.playing = True
+            is_deaf = time.monotonic() - self._begun > DEAF_SECONDS
+            self.advice.value = DEAF if is_deaf else ""
 
     def _say(self, text: str) -> None:
         self.status.value = escape(text)
@@ -348,6 +348,8 @@ class Dashboard(keras.callbacks.Callback):
         started = time.monotonic()
         history, steps = self._lines
         epochs = self.training.last_step / self.training.steps_per_epoch
-        axes = plots.learning_curve(history, self._unigram, steps=steps, epochs=epochs)
+        # As high as the heatmap beside it.
+        axes = new_axes(7.2, 6.4)
+        plots.learning_curve(history, self._unigram, axes, steps=steps, epochs=epochs)
         self.curve.value = plots.png(axes.figure)
         self._drawing.done(started)

@@ -258,13 +258,14 @@ def value_cells(axes: Axes, rows: Sequence[str], columns: Sequence[str]) -> str:
     similarities = np.asarray(axes.images[0].get_array())
     place = axes.get_position()
     cells = "".join(
-        f'<i tabindex="0" data-value="{escape(row)} · {escape(column)}  {value + 0.0:.2f}"></i>'
+        f'<i tabindex="-1" data-value="{escape(row)} · {escape(column)}  {value + 0.0:.2f}"></i>'
         for row, values in zip(rows, similarities.round(2), strict=True)
         for column, value in zip(columns, values, strict=True)
     )
     return (
         f"<style>{_CELL_STYLE}</style>"
-        f'<div style="left:{place.x0:.3%};top:{1 - place.y1:.3%};width:{place.width:.3%};'
+        f'<div role="group" aria-label="{escape(axes.get_title())}" style="left:{place.x0:.3%};'
+        f"top:{1 - place.y1:.3%};width:{place.width:.3%};"
         f"height:{place.height:.3%};grid-template:repeat({len(rows)},1fr)/"
         f'repeat({len(columns)},1fr)">{cells}</div>'
     )
@@ -289,7 +290,7 @@ def _text_box(value: str, placeholder: str) -> ipywidgets.Text:
         value,
         placeholder=placeholder,
         continuous_update=True,
-        layout=ipywidgets.Layout(width="100%", max_width="720px"),
+        layout=ipywidgets.Layout(width="auto", max_width="720px"),
     )
 
 

@@ -9,6 +9,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 
 import pytest
 from hypothesis import settings
@@ -24,6 +25,10 @@ _NEEDS = {
     "shared": ("the folder ../shared", SHARED.is_dir),
     "peers": ("the extra `peers`", lambda: _installed("bilm", "simple_elmo", "tf_keras")),
     "backends": ("the extra `backends`", lambda: _installed("jax", "torch")),
+    "browser": (
+        "the extra `browser` and the program chromium",
+        lambda: _installed("playwright") and bool(which("chromium")),
+    ),
 }
 
 _FORBID_SKIPS = os.environ.get("ELMOLIB_NO_SKIPS") == "1"

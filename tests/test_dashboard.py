@@ -108,7 +108,7 @@ def test_stop_can_be_pressed_once_the_page_was_heard(training):
 
     def beat():
         look("before")
-        page._heartbeat.value += 1
+        page._echo.value += 1
         look("after")
 
     training.run([page, At([3], beat)])

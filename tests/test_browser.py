@@ -1,0 +1,286 @@
+"""The notebooks in JupyterLab, as a person uses them in a browser.
+
+Screenshots of all that is seen go into `build/screenshots`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
+from small_corpus import made_up_sentences, small_parameters
+
+pytestmark = pytest.mark.browser
+
+LARGE, SMALL = {"width": 1600, "height": 1000}, {"width": 800, "height": 700}
+ENOUGH = 90  # seconds after which a test has failed rather than is slow
+
+SETTINGS = {
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    "docmanager-extension/plugin": {"autosave": False},
+    # Cells out of sight are there too.
+    "notebook-extension/tracker": {"windowingMode": "none"},
+}
+
+
+class Lab:
+    """A JupyterLab of its own with a copy of the notebooks, and a browser before it."""
+
+    def __init__(self, folder: Path, root: Path, browser: Any) -> None:
+        self.folder = folder
+        self.pictures = root / "build" / "screenshots"
+        self.pictures.mkdir(parents=True, exist_ok=True)
+        self.browser = browser
+        self._write_notebooks(root)
+        for name, values in SETTINGS.items():
+            file = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(values))
+        self._serve(root)
+
+    def _write_notebooks(self, root: Path) -> None:
+        """Copy the notebooks, with parameters of a run that is too long to wait for."""
+        shutil.copytree(root / "notebooks", self.folder / "notebooks")
+        (self.folder / "params").mkdir()
+        (self.folder / "text.txt").write_text("\n".join(made_up_sentences(1500)) + "\n")
+        parameters = small_parameters(
+            self.folder, run_dir="runs/small", text="text.txt", epochs=100, progress="auto"
+        )
+        for path in (self.folder / "notebooks").glob("*.ipynb"):
+            notebook = parameterize_notebook(load_notebook_node(str(path)), parameters.to_json())
+            nbformat.write(notebook, path)
+
+    def _serve(self, root: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.token = secrets.token_hex(16)
+        python_path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
+        environment = {
+            "PYTHONPATH": python_path,
+            "JUPYTER_PREFER_ENV_PATH": "1",
+            "JUPYTER_CONFIG_DIR": str(self.folder / "config"),
+            "JUPYTER_RUNTIME_DIR": str(self.folder / "runtime"),
+            "JUPYTERLAB_SETTINGS_DIR": str(self.folder / "settings"),
+            "JUPYTERLAB_WORKSPACES_DIR": str(self.folder / "workspaces"),
+        }
+        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
+        options = {
+            "ServerApp.port": self.port,
+            "ServerApp.port_retries": 0,
+            "ServerApp.root_dir": self.folder,
+            "IdentityProvider.token": self.token,
+        }
+        with (self.folder / "server.log").open("wb") as log:
+            self.server = subprocess.Popen(
+                command + [f"--{name}={value}" for name, value in options.items()],
+                env=os.environ | environment,
+                stdout=log,
+                stderr=log,
+            )
+        until(self._answers, "JupyterLab listens")
+
+    def _answers(self) -> bool:
+        assert self.server.poll() is None, (self.folder / "server.log").read_text()
+        with socket.socket() as caller:
+            return caller.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def open(self, name: str) -> Notebook:
+        """Open a notebook whose kernel is ready."""
+        page = self.browser.new_page(viewport=LARGE)
+        page.set_default_timeout(1000 * ENOUGH)
+        page.goto(
+            f"http://127.0.0.1:{self.port}/lab/tree/notebooks/{name}.ipynb?token={self.token}&reset"
+        )
+        page.wait_for_selector(".jp-Cell")
+        page.wait_for_selector(".jp-Spinner", state="detached")
+        page.wait_for_selector("text=/\\| Idle/")
+        # The file browser leaves little room in a small window.
+        page.keyboard.press("Control+b")
+        return Notebook(page, self.pictures)
+
+    def stop(self) -> None:
+        """End the server and its kernels."""
+        self.server.terminate()
+        self.server.wait(ENOUGH)
+
+
+class Notebook:
+    """A page with a notebook."""
+
+    def __init__(self, page: Any, pictures: Path) -> None:
+        self.page = page
+        self._pictures = pictures
+
+    def run_all(self) -> None:
+        """Choose Run All Cells from the menu."""
+        self.page.get_by_role("menuitem", name="Run", exact=True).click()
+        self.page.click('li[data-command="runmenu:run-all"]')
+
+    def is_busy(self) -> bool:
+        """Whether some cell runs or waits."""
+        return "[*]" in "".join(self.page.locator(".jp-InputPrompt").all_text_contents())
+
+    def wait_until_done(self) -> None:
+        """Wait until all cells have run, none of them into an error."""
+        until(lambda: not self.is_busy(), "all cells have run")
+        errors = self.page.locator('[data-mime-type="application/vnd.jupyter.stderr"]')
+        assert errors.all_text_contents() == []
+        counts = self.page.locator(".jp-CodeCell .jp-InputPrompt").all_text_contents()
+        assert all(re.search(r"\[\d+\]", count) for count in counts)
+
+    def part(self, name: str) -> Any:
+        """Find a part of the page by the class that elmolib gives it."""
+        return self.page.locator(f".elmolib-{name}")
+
+    def picture(self, name: str) -> str:
+        """Return the address of the picture in a part, which is new for every picture."""
+        image = self.part(name)
+        assert image.count() == 1
+        assert image.evaluate("image => image.naturalWidth") > 0
+        return image.get_attribute("src")
+
+    def changes(self, name: str, act: Callable[[], object] = lambda: None) -> None:
+        """Do something, or nothing, and wait for a part's picture to be another one."""
+        before = self.picture(name)
+        act()
+        until(lambda: self.picture(name) != before, f"{name} changes")
+
+    def told(self) -> str:
+        """Return what the cells over the heatmap tell: its title, then words and values."""
+        cells = self.part("cells").locator("[aria-label]")
+        values = cells.locator("i").evaluate_all("all => all.map(cell => cell.dataset.value)")
+        return "\n".join([cells.get_attribute("aria-label"), *values])
+
+    def answers(self, act: Callable[[], object], *texts: str) -> None:
+        """Do something and wait for another heatmap, which tells these texts."""
+        before = self.picture("image")
+        act()
+        until(lambda: all(text in self.told() for text in texts), f"the heatmap tells {texts}")
+        until(lambda: self.picture("image") != before, "the picture is another one")
+
+    def screenshot(self, name: str, part: str) -> None:
+        """Keep what is seen, with the named part in sight, in a large and a small window."""
+        for size, window in (("small", SMALL), ("large", LARGE)):
+            self.page.set_viewport_size(window)
+            self.part(part).first.evaluate("part => part.scrollIntoView()")
+            self.page.screenshot(path=self._pictures / f"{name}_{size}.png")
+
+    def screenshot_of_all(self, name: str) -> None:
+        """Keep the whole notebook, in a window as long as it is."""
+        inside = self.page.locator(".jp-Notebook .jp-WindowedPanel-inner")
+        height = inside.evaluate("notebook => notebook.scrollHeight")
+        self.page.set_viewport_size({"width": 1100, "height": height + 200})
+        self.page.screenshot(path=self._pictures / f"{name}.png")
+        self.page.set_viewport_size(LARGE)
+
+
+def until(is_so: Callable[[], bool], what: str) -> None:
+    """Wait for something to be so."""
+    give_up = time.monotonic() + ENOUGH
+    while not is_so():
+        assert time.monotonic() < give_up, f"waited {ENOUGH} s until {what}"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory, root) -> Iterator[Lab]:
+    from playwright.sync_api import sync_playwright
+
+    arguments = ["--no-sandbox", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=arguments
+        )
+        lab = Lab(tmp_path_factory.mktemp("lab"), root, browser)
+        yield lab
+        browser.close()
+        lab.stop()
+
+
+def test_a_model_is_watched_questioned_and_stopped_while_it_learns(lab):
+    notebook = lab.open("02_train")
+    notebook.run_all()
+    notebook.part("dashboard").wait_for()
+    until(notebook.part("stop").is_enabled, "the busy kernel hears the page")
+    status = notebook.part("status").inner_text
+    until(lambda: "held-out perplexity" in status(), "an epoch is over")
+    for _ in range(2):
+        notebook.changes("curve")
+    sentence = notebook.part("sentence").locator("input")
+    notebook.answers(lambda: sentence.fill("money in the bank ."), "layer 1", "money · bank")
+    layer_0 = notebook.part("layer").get_by_text("layer 0")
+    notebook.answers(layer_0.click, "layer 0: no context", "money · bank")
+    assert notebook.is_busy()
+    assert "tokens/s" in status()
+    notebook.screenshot("train", "dashboard")
+    notebook.part("stop").click()
+    until(lambda: "Stopped" in status(), "training has stopped")
+    weights = lab.folder / "runs" / "small" / "elmo.h5"
+    assert str(weights) in status()
+    first = weights.read_bytes()
+    notebook.wait_until_done()
+    notebook.screenshot("train_stopped", "dashboard")
+    # The box goes on answering, by the last weights.
+    notebook.answers(lambda: sentence.fill("the bear saw the boat ."), "bear · boat")
+    notebook.screenshot_of_all("02_train")
+    notebook.run_all()
+    until(lambda: "tokens/s" in status(), "training goes on")
+    until(notebook.part("stop").is_enabled, "the busy kernel hears the new page")
+    notebook.part("stop").click()
+    notebook.wait_until_done()
+    assert weights.read_bytes() != first
+
+
+def test_a_sentence_box_follows_what_is_typed_and_chosen(lab):
+    notebook = lab.open("04_explore")
+    notebook.run_all()
+    notebook.wait_until_done()
+    notebook.screenshot_of_all("04_explore")
+    sentence = notebook.part("sentence").locator("input")
+    sentence.fill("")
+    notebook.changes("image", lambda: sentence.press_sequentially("every river was deep ."))
+    notebook.answers(lambda: sentence.press("Backspace"), "layer 1", "every · deep")
+    notebook.answers(notebook.part("layer").get_by_text("average").click, "average", "river · was")
+    other = notebook.part("other").locator("input")
+    notebook.answers(lambda: other.fill("the deep blue boat"), "every · blue", "river · boat")
+    cell = notebook.part("cells").locator('[data-value^="river · boat"]')
+    cell.hover()
+    shown = cell.evaluate("cell => getComputedStyle(cell, '::after').content")
+    assert re.fullmatch(r'"river · boat  -?[01]\.\d\d"', shown)
+    notebook.screenshot("box_hover", "sentence")
+    for n_words in (40, 200, 1):
+        words = " ".join(f"word{n}" for n in range(n_words))
+        notebook.changes("image", lambda words=words: (other.fill(""), sentence.fill(words)))
+        notebook.screenshot(f"box_{n_words}_words", "sentence")
+    notebook.part("save").get_by_text("SVG").click()
+    until(lambda: "Saved as" in notebook.part("message").inner_text(), "the picture is saved")
+    path = Path(notebook.part("message").inner_text().removeprefix("Saved as "))
+    assert path.is_relative_to(lab.folder / "runs")
+    assert path.read_text(encoding="utf-8").startswith("<?xml")
+
+
+@pytest.mark.parametrize("name", ["01_prepare", "03_evaluate", "06_tagger"])
+def test_other_notebooks_run_and_show_pictures(lab, name):
+    notebook = lab.open(name)
+    notebook.run_all()
+    notebook.wait_until_done()
+    pictures = notebook.page.locator(".jp-OutputArea-output img")
+    widths = pictures.evaluate_all("all => all.map(image => image.naturalWidth)")
+    assert widths
+    assert min(widths) > 0
+    notebook.screenshot_of_all(name)
