@@ -11,8 +11,9 @@ from keras import ops
 from elmolib.layers.scalar_mix import ScalarMix
 
 MOST_EPOCHS = 30
-PATIENCE = 2
-BATCH_SIZE = 256
+PATIENCE = 3
+LARGEST_BATCH, SMALLEST_BATCH, STEPS_PER_EPOCH = 256, 16, 256
+"""Batches are as large as they can be for so many steps of an epoch, within these bounds."""
 LEARNING_RATE = 1e-3
 
 _STEPS_AT_ONCE = 16
@@ -72,12 +73,20 @@ def linear_probe(
     )
     epochs = fit_until_best(
         model,
-        {"x": training.vectors, "y": training.labels, "batch_size": BATCH_SIZE},
+        {
+            "x": training.vectors,
+            "y": training.labels,
+            "batch_size": _batch_size(len(training.labels)),
+        },
         development,
         MOST_EPOCHS,
     )
     scores = model.predict(test, batch_size=1024, verbose=0)
     return Learnt(scores.argmax(axis=-1), epochs, mix.shares())
+
+
+def _batch_size(n_examples: int) -> int:
+    return min(LARGEST_BATCH, max(SMALLEST_BATCH, n_examples // STEPS_PER_EPOCH))
 
 
 def fit_until_best(
@@ -140,4 +149,6 @@ def normalisation(vectors: np.ndarray) -> keras.layers.Layer:
         for block in np.array_split(vectors, 1 + len(vectors) // 4096)
     )
     variance = np.maximum(squares / len(vectors) - np.square(mean.astype(np.float64)), 1e-8)
-    return keras.layers.Normalization(axis=(-2, -1), mean=mean, variance=variance.astype(np.float32))
+    return keras.layers.Normalization(
+        axis=(-2, -1), mean=mean, variance=variance.astype(np.float32)
+    )
