@@ -32,6 +32,9 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 TRAIN, HELDOUT = "train", "heldout"
 SIDES = (TRAIN, HELDOUT)
 
+MOST_BYTES_OF_A_LINE = 2**28
+"""A line is in memory whole, with all its words: about ten times its size."""
+
 
 @dataclass(frozen=True)
 class Rules:
@@ -94,7 +97,7 @@ def read_chunks(path: Path, side: str, chunk_bytes: int) -> Iterator[Chunk]:
         chunk_bytes: their least size, the last one apart; longer where lines are.
 
     Raises:
-        TextError: the file cannot be read, is empty, or holds a NUL byte.
+        TextError: the file cannot be read, is empty, or holds a NUL byte or a line without end.
     """
     line, byte = 1, 0
     for data in _whole_lines(_blocks(path, min(chunk_bytes, 1 << 20)), chunk_bytes):
@@ -106,8 +109,8 @@ def read_chunks(path: Path, side: str, chunk_bytes: int) -> Iterator[Chunk]:
 
 
 def _blocks(path: Path, size: int) -> Iterator[bytes]:
-    """The text of a file, refused at its first NUL byte before more of it is gathered."""
-    line = 1
+    """The text of a file, refused at what is no text before more of it is gathered."""
+    line, length = 1, 0
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
             while block := stream.read(size):
@@ -117,6 +120,12 @@ def _blocks(path: Path, size: int) -> Iterator[bytes]:
                         f"{path}, line {line}: a NUL byte, so the file is binary or not in UTF-8."
                     )
                 line += block.count(b"\n")
+                length = (0 if b"\n" in block else length) + len(block) - block.rfind(b"\n") - 1
+                if length > MOST_BYTES_OF_A_LINE:
+                    raise TextError(
+                        f"{path}, line {line}: the line has more than {MOST_BYTES_OF_A_LINE:,} "
+                        "bytes; put each paragraph on a line of its own."
+                    )
                 yield block
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
@@ -156,13 +165,14 @@ def prepare_chunk(chunk: Chunk, rules: Rules, target: Path) -> ChunkReport:
     empty_lines = 0
     lines = lines_of(chunk, rules.errors)
     for line in lines:
-        n_sentences = 0
-        for n_sentences, words in enumerate(tokenizer.each_sentence(line), start=1):
+        is_empty = True
+        for words in tokenizer.each_sentence(line):
+            is_empty = False
             number = sentence_hash(words, rules.seed) if rules.needs_hashes else 0
             held_out = number < rules.heldout_fraction * 2**64
             sentences_of_side = sides[HELDOUT if held_out else chunk.side]
             sentences_of_side.add(map(numbers.__getitem__, words), len(words), number)
-        empty_lines += n_sentences == 0
+        empty_lines += is_empty
     _write_words(target, numbers, sides, rules.hash_sentences)
     return ChunkReport(
         lines=len(lines),

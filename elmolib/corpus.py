@@ -39,6 +39,7 @@ from elmolib.chunks import (
     read_chunks,
 )
 from elmolib.errors import CorpusError, TextError
+from elmolib.files import sync_folder
 from elmolib.fine_tuning import KEEP_VOCABULARY, pretrained_words
 from elmolib.lexicon import Lexicon, SortedWords, reordered_words
 from elmolib.locks import alone_in
@@ -668,9 +669,11 @@ def _replacing_folder(folder: Path) -> Iterator[Path]:
         for file in unfinished.iterdir():
             with file.open("rb+") as stream:
                 os.fsync(stream.fileno())
+        sync_folder(unfinished)
         if folder.exists():
             folder.rename(replaced)
         unfinished.rename(folder)
+        sync_folder(folder.parent)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)

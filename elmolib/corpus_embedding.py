@@ -15,7 +15,7 @@ import os
 import shutil
 import sys
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -28,6 +28,9 @@ from elmolib.bilm import BiLM
 from elmolib.chunks import TRAIN, lines_of, read_chunks
 from elmolib.embedding import SentenceEncoder, layer_picker
 from elmolib.errors import CorpusError, ElmolibError, ParameterError, TextError
+from elmolib.files import sync_folder
+from elmolib.hdf5 import find_data, require_stored
+from elmolib.locks import alone_in
 from elmolib.progress import is_live_notebook
 from elmolib.text import Tokenizer
 
@@ -84,8 +87,8 @@ def embed_corpus(
     Raises:
         TextError: the text cannot be read, or holds a line too long for memory.
         ParameterError: there are no such layers, or no such type.
-        CorpusError: `out` or its unfinished part was made from something else, the disk is too
-            small, or a vector does not fit into float16.
+        CorpusError: `out` or its unfinished part was made from something else, another process is
+            making it, the disk is too small, or a vector does not fit into float16.
 
     Example:
         >>> embed_corpus(encoder, tokenizer, "corpus.txt", "corpus.h5", dtype="float16")
@@ -108,25 +111,20 @@ def embed_corpus(
         "layers": layers if isinstance(layers, str) else int(layers),
         "dtype": dtype,
     }
-    if out.exists():
-        _refuse_another(out, facts)
-        return out
-    part = out.with_name(f"{out.name}.part")
-    with _reported(part):
-        if part.exists():
-            _refuse_another(part, facts)
-        else:
-            _lay_out(path, part, tokenizer, encoder, facts)
-        with h5py.File(part, "r") as file, part.open("rb+") as plain_file:
-            unfinished = _Unfinished(part, file, plain_file, progress)
-            for block in unfinished.blocks():
-                # A block's numbers then depend on nothing that went before it, to the last bit.
-                encoder.forget_words()
-                lines = unfinished.lines(block)
-                for place, all_layers in encoder.encode_each(lines, batch_size):
-                    unfinished.write(block[place], pick(all_layers))
-                unfinished.finish(block)
-        os.replace(part, out)
+    if not out.exists():
+        with alone_in(out, out.with_name(f".{out.name}.lock"), CorpusError):
+            # Another process may have finished it just before the lock was free.
+            if not out.exists():
+                part = out.with_name(f"{out.name}.part")
+                with _reported(part):
+                    if part.exists():
+                        _refuse_another(part, facts)
+                    else:
+                        _lay_out(path, part, tokenizer, encoder, facts)
+                    _fill(part, encoder, pick, batch_size, progress)
+                    os.replace(part, out)
+                    sync_folder(out.parent)
+    _refuse_another(out, facts)
     return out
 
 
@@ -156,8 +154,8 @@ class EmbeddedCorpus:
         self.path = Path(path)
         self.facts = _read_facts(self.path)
         self._file = h5py.File(self.path, "r")
-        self.lengths = self._stored("lengths")[...]
-        if int(self._stored("lines_done")[()]) != len(self):
+        self.lengths = self._whole_numbers("lengths", 1)
+        if int(self._whole_numbers("lines_done", 0)) != len(self):
             raise CorpusError(
                 f"{self.path} is not finished: call embed_corpus again to go on with it."
             )
@@ -230,12 +228,21 @@ class EmbeddedCorpus:
                 yield line.split()
 
     def _stored(self, name: str) -> h5py.Dataset:
-        """Find a dataset that is stored in this file itself."""
-        is_here = isinstance(self._file.get(name, getlink=True), h5py.HardLink)
-        dataset = self._file[name] if is_here else None
-        if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
-            raise _damaged(self.path)
+        """Find a dataset that is stored in this file itself, all of it."""
+        try:
+            dataset = find_data(self._file, name, str(self.path))
+            if dataset is None:
+                raise _damaged(self.path)
+            require_stored(self._file, [(name, dataset)], str(self.path))
+        except (OSError, RuntimeError, ValueError, LookupError, TypeError):
+            raise _damaged(self.path) from None
         return dataset
+
+    def _whole_numbers(self, name: str, ndim: int) -> np.ndarray:
+        dataset = self._stored(name)
+        if dataset.dtype != np.int64 or dataset.ndim != ndim:
+            raise _damaged(self.path)
+        return dataset[()]
 
 
 class _Sentences:
@@ -407,6 +414,25 @@ def _sha256(path: Path) -> str:
 
 
 # --- Filling
+
+
+def _fill(
+    part: Path,
+    encoder: SentenceEncoder,
+    pick: Callable[[np.ndarray], np.ndarray],
+    batch_size: int,
+    progress: bool,
+) -> None:
+    """Put in the vectors that are still to come."""
+    with h5py.File(part, "r") as file, part.open("rb+") as plain_file:
+        unfinished = _Unfinished(part, file, plain_file, progress)
+        for block in unfinished.blocks():
+            # A block's numbers then depend on nothing that went before it, to the last bit.
+            encoder.forget_words()
+            lines = unfinished.lines(block)
+            for place, all_layers in encoder.encode_each(lines, batch_size):
+                unfinished.write(block[place], pick(all_layers))
+            unfinished.finish(block)
 
 
 class _Unfinished:

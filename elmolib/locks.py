@@ -1,4 +1,4 @@
-"""Folders in which only one process may work at a time."""
+"""Folders and files on which only one process may work at a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HELD_BY_ANOTHER = (errno.EWOULDBLOCK, errno.EACCES)
 
 @contextmanager
 def alone_in(folder: Path, lock: Path, error: type[ElmolibError]) -> Iterator[None]:
-    """Keep other processes, and other users of this function in this one, out of a folder.
+    """Keep other processes, and other users of this function in this one, out of a folder or file.
 
     The system gives the lock back however its holder ends, so what a killed process left behind
     stops nobody.
@@ -75,7 +75,7 @@ def _lock(file: BinaryIO, folder: Path, error: type[ElmolibError]) -> None:
             holder = f"process {process} on {host}" if host else "another process"
             file.close()
             raise error(
-                f"{folder} is in use by {holder}: wait for it or stop it, or choose another folder."
+                f"{folder} is in use by {holder}: wait for it or stop it, or choose another place."
             ) from None
         warnings.warn(
             f"{folder} cannot be locked on this file system ({problem.strerror}): take care that "

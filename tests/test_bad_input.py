@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from small_corpus import made_up_sentences, small_parameters
 from small_models import TINY, random_arrays
 
+from elmolib import chunks
 from elmolib.corpus import PreparedCorpus, prepare_corpus
 from elmolib.elmo import ElmoEmbedder
 from elmolib.errors import ElmolibError, TextError, TrainingError, VocabularyError
@@ -202,6 +204,22 @@ def test_a_line_of_50_mb_is_one_sentence(tmp_path):
     corpus = prepare_corpus(parameters)
     assert np.diff(corpus.train.bounds).tolist() == [12_000_000, 3]
     assert len(corpus.vocabulary) == 3 + 6
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_line_without_end_is_named_before_it_fills_the_memory(tmp_path, monkeypatch, packed):
+    monkeypatch.setattr(chunks, "MOST_BYTES_OF_A_LINE", 3_000_000)
+    text = tmp_path / ("text.gz" if packed else "text.txt")
+    content = b"a bank .\n" + b"b" * 3_000_000 + b"\n" + b"c " * 1_600_000
+    text.write_bytes(gzip.compress(content) if packed else content)
+    parameters = small_parameters(tmp_path, text=str(text), heldout_fraction=None)
+    with pytest.raises(
+        TextError, match=r"line 3: the line has more than 3,000,000 bytes"
+    ) as caught:
+        prepare_corpus(parameters)
+    assert is_one_sentence(caught.value)
+    text.write_bytes(gzip.compress(content[:-200_001]) if packed else content[:-200_001])
+    assert prepare_corpus(parameters).train.n_sentences == 3
 
 
 def test_held_out_text_that_is_trained_on_is_told_of(tmp_path):

@@ -27,6 +27,7 @@ from elmolib.corpus_embedding import EmbeddedCorpus
 from elmolib.elmo import ElmoEmbedder
 from elmolib.embedding import SentenceEncoder
 from elmolib.errors import CorpusError, ParameterError, TextError
+from elmolib.locks import alone_in
 from elmolib.text import Tokenizer
 from elmolib.weights import write_model
 
@@ -262,10 +263,19 @@ def test_an_unfinished_or_hostile_file_is_not_read(embedder, tmp_path, text, mon
         EmbeddedCorpus(tmp_path / "out.h5")
     out = embedder.embed_corpus(text, tmp_path / "out.h5")
     with h5py.File(out, "r+") as file:
-        del file["0"]
+        del file["0"], file["1"], file["2"]
         file["0"] = h5py.ExternalLink("other.h5", "0")
-    with EmbeddedCorpus(out) as corpus, pytest.raises(CorpusError, match="damaged"):
-        corpus[0]
+        file.create_dataset("1", (10**12, DIM), "f4", chunks=(1000, DIM))
+        file.create_dataset("2", (1000, DIM), "f4", compression="gzip")
+    with EmbeddedCorpus(out) as corpus:
+        for line in range(3):
+            with pytest.raises(CorpusError, match="damaged"):
+                corpus[line]
+    with h5py.File(out, "r+") as file:
+        del file["lengths"]
+        file.create_dataset("lengths", (10**12,), "i8", chunks=(1000,))
+    with pytest.raises(CorpusError, match="damaged"):
+        EmbeddedCorpus(out)
 
 
 class Stopped(BaseException):
@@ -328,6 +338,22 @@ def test_a_finished_file_is_not_made_again(embedder, tmp_path, text):
     before = out.stat()
     assert embedder.embed_corpus(text, out) == out
     assert out.stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_two_processes_do_not_make_one_file(embedder, tmp_path, text, monkeypatch):
+    out = tmp_path / "out.h5"
+    stop_after(1, embedder, text, out, monkeypatch)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with alone_in(out, tmp_path / ".out.h5.lock", CorpusError):
+        with pytest.raises(CorpusError, match=rf"out\.h5 is in use by process {os.getpid()} on "):
+            embedder.embed_corpus(text, out)
+        embedder.embed_corpus(text, tmp_path / "other.h5")
+        assert {path: path.read_bytes() for path in before} == before
+    whole = (tmp_path / "other.h5").read_bytes()
+    assert embedder.embed_corpus(text, out).read_bytes() == whole
+    with alone_in(out, tmp_path / ".out.h5.lock", CorpusError):
+        # A finished file can be used by any number.
+        assert embedder.embed_corpus(text, out) == out
 
 
 CHILD = """
