@@ -190,6 +190,20 @@ class StepLosses:
         )
 
 
+def epochs_in_view(done: float, planned: float) -> float:
+    """Choose how far a picture's axis goes, so that neither room nor the end is out of sight.
+
+    Args:
+        done: epochs so far, with a fraction.
+        planned: epochs of the whole run.
+
+    Returns:
+        one of 1, 2, 5, 10, 20, 50 and so on, but no more than planned.
+    """
+    round_numbers = (step * 10**power for power in range(9) for step in (1, 2, 5))
+    return min(planned, next(number for number in round_numbers if number >= done))
+
+
 class Dashboard(keras.callbacks.Callback):
     """Show a run in JupyterLab while it trains, in one place that redraws itself.
 
@@ -347,9 +361,11 @@ class Dashboard(keras.callbacks.Callback):
     def _draw(self) -> None:
         started = time.monotonic()
         history, steps = self._lines
-        epochs = self.training.last_step / self.training.steps_per_epoch
-        # As high as the heatmap beside it.
-        axes = new_axes(7.2, 6.4)
+        epochs = epochs_in_view(
+            steps["epoch"].max() if len(steps) else 0,
+            self.training.last_step / self.training.steps_per_epoch,
+        )
+        axes = new_axes(7.2, 5.4)
         plots.learning_curve(history, self._unigram, axes, steps=steps, epochs=epochs)
         self.curve.value = plots.png(axes.figure)
         self._drawing.done(started)

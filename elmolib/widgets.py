@@ -141,7 +141,10 @@ class SentenceBox(ipywidgets.VBox):
         self.render_now()
         for widget in (self.sentence, self.other, self.layer):
             widget.observe(self._ask, "value")
-        choices = ipywidgets.HBox([self.layer, *self.save_buttons], layout={"flex_flow": "wrap"})
+        choices = ipywidgets.HBox(
+            [self.layer, *self.save_buttons],
+            layout={"flex_flow": "wrap", "align_items": "center"},
+        )
         super().__init__([self.sentence, self.other, choices, self.message, picture])
 
     def render_now(self) -> None:

@@ -58,7 +58,7 @@ class Lab:
         (self.folder / "params").mkdir()
         (self.folder / "text.txt").write_text("\n".join(made_up_sentences(1500)) + "\n")
         parameters = small_parameters(
-            self.folder, run_dir="runs/small", text="text.txt", epochs=100, progress="auto"
+            self.folder, run_dir="runs/small", text="text.txt", epochs=20, progress="auto"
         )
         for path in (self.folder / "notebooks").glob("*.ipynb"):
             notebook = parameterize_notebook(load_notebook_node(str(path)), parameters.to_json())
@@ -182,9 +182,13 @@ class Notebook:
 
     def screenshot_of_all(self, name: str) -> None:
         """Keep the whole notebook, in a window as long as it is."""
-        inside = self.page.locator(".jp-Notebook .jp-WindowedPanel-inner")
-        height = inside.evaluate("notebook => notebook.scrollHeight")
-        self.page.set_viewport_size({"width": 1100, "height": height + 200})
+        inside = self.page.locator(".jp-Notebook .jp-WindowedPanel-outer")
+        end = ".jp-Notebook .jp-Cell:last-of-type"
+        self.page.set_viewport_size({"width": 1100, "height": 1000})
+        inside.evaluate("notebook => notebook.scrollTo(0, 0)")
+        box = self.page.locator(end).last.bounding_box()
+        height = int(box["y"] + box["height"]) + 40
+        self.page.set_viewport_size({"width": 1100, "height": height})
         self.page.screenshot(path=self._pictures / f"{name}.png")
         self.page.set_viewport_size(LARGE)
 
@@ -262,7 +266,9 @@ def test_a_sentence_box_follows_what_is_typed_and_chosen(lab):
     cell.hover()
     shown = cell.evaluate("cell => getComputedStyle(cell, '::after').content")
     assert re.fullmatch(r'"river · boat  -?[01]\.\d\d"', shown)
-    notebook.screenshot("box_hover", "sentence")
+    # A click keeps it there.
+    cell.click()
+    notebook.screenshot("box_compares", "sentence")
     for n_words in (40, 200, 1):
         words = " ".join(f"word{n}" for n in range(n_words))
         notebook.changes("image", lambda words=words: (other.fill(""), sentence.fill(words)))

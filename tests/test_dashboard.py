@@ -13,7 +13,14 @@ from small_corpus import small_parameters
 
 from elmolib import dashboard
 from elmolib.corpus import PreparedCorpus, prepare_corpus
-from elmolib.dashboard import MOST_POINTS, Dashboard, ModelInTraining, Pace, StepLosses
+from elmolib.dashboard import (
+    MOST_POINTS,
+    Dashboard,
+    ModelInTraining,
+    Pace,
+    StepLosses,
+    epochs_in_view,
+)
 from elmolib.embedding import SentenceEncoder
 from elmolib.errors import WeightsError
 from elmolib.training import Training
@@ -194,6 +201,15 @@ def test_losses_of_any_length_are_a_line_of_their_means(n):
         kept = values[: len(frame) * per_point].reshape(len(frame), per_point, 3).mean(axis=1)
         np.testing.assert_allclose(frame["epoch"], kept[:, 0])
         np.testing.assert_allclose(np.log(frame[["train_forward", "train_backward"]]), kept[:, 1:])
+
+
+@pytest.mark.parametrize(
+    ("done", "planned", "seen"),
+    [(0, 5, 1), (0.4, 5, 1), (1, 5, 1), (1.1, 5, 2), (2.5, 5, 5), (2.5, 3, 3), (0, 0.25, 0.25)]
+    + [(12, 1000, 20), (999, 1000, 1000), (10**6, 10**6, 10**6)],
+)
+def test_the_axis_grows_with_the_run(done, planned, seen):
+    assert epochs_in_view(done, planned) == seen
 
 
 def test_what_takes_long_is_done_seldom(monkeypatch):
