@@ -29,7 +29,7 @@ from elmolib.evaluation.setting import WORDNET, Setting
 from elmolib.evaluation.vectors import Embedder
 from elmolib.weights import StoredModel, read_model
 
-BASELINES = ("random", "word2vec", "simple")
+BASELINES = ("random", "word2vec", "word2vec-window", "simple")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -78,15 +78,16 @@ def _embedder(given: argparse.Namespace, stored: StoredModel | None) -> Embedder
     """Make what gives the vectors; None for the baselines that need none."""
     if given.baseline == "simple":
         return None
-    if given.baseline == "word2vec":
+    if given.baseline in ("word2vec", "word2vec-window"):
         from elmolib.corpus import PreparedCorpus
-        from elmolib.evaluation.baselines import word2vec_of_corpus
+        from elmolib.evaluation.baselines import Surroundings, word2vec_of_corpus
 
         if given.corpus is None:
             raise ParameterError("--corpus is missing: name the prepared text word2vec is to read.")
         dim = 2 * stored.options.projection_dim
         corpus = PreparedCorpus(given.corpus)
-        return word2vec_of_corpus(corpus, dim, given.cache, given.seed, given.threads)
+        words = word2vec_of_corpus(corpus, dim, given.cache, given.seed, given.threads)
+        return words if given.baseline == "word2vec" else Surroundings(words)
     if given.baseline == "random":
         from elmolib.evaluation.baselines import untrained
 
@@ -101,8 +102,8 @@ def _parameters(given: argparse.Namespace, stored: StoredModel | None) -> dict:
     """Tell what the vectors come from, as far as the model's file knows."""
     if stored is None:
         return {}
-    if given.baseline == "word2vec":
-        from elmolib.evaluation.baselines import EPOCHS
+    if given.baseline in ("word2vec", "word2vec-window"):
+        from elmolib.evaluation.baselines import EPOCHS, RADIUS
         from elmolib.word2vec import MIN_COUNT
 
         return {
@@ -111,6 +112,7 @@ def _parameters(given: argparse.Namespace, stored: StoredModel | None) -> dict:
             "epochs": EPOCHS,
             "min_count": MIN_COUNT,
             "threads": given.threads,
+            "averaged to either side": RADIUS if given.baseline == "word2vec-window" else 0,
         }
     return {
         "kind": "random weights" if given.baseline else "trained",

@@ -11,11 +11,15 @@ from gensim.models import KeyedVectors
 from elmolib.bilm import BiLM
 from elmolib.corpus import PreparedCorpus
 from elmolib.embedding import SentenceEncoder
+from elmolib.evaluation.vectors import Embedder
 from elmolib.options import BiLMOptions
 from elmolib.word2vec import word2vec
 
 EPOCHS = 5
 """How often word2vec reads the text, which is gensim's own default."""
+
+RADIUS = 5
+"""As many words as word2vec itself looks at to either side, by gensim's default."""
 
 _SENTENCES_AT_ONCE = 4096
 
@@ -48,6 +52,31 @@ class Word2VecEmbedder:
     def _row(self, word: str) -> int:
         row = self._numbers.get(word)
         return self._numbers.get(word.lower(), -1) if row is None else row
+
+
+class Surroundings:
+    """The mean vector of the words around each word, itself included.
+
+    For vectors without context this is the plainest way to give them some.
+
+    Args:
+        embedder: of the words.
+        radius: how many words to the left, and as many to the right, are taken.
+    """
+
+    def __init__(self, embedder: Embedder, radius: int = RADIUS) -> None:
+        self._embedder = embedder
+        self._radius = radius
+
+    def encode_each(self, sentences: Sequence[Sequence[str]]) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield each sentence's place and its float32 array (layers, words, dim)."""
+        for place, layers in self._embedder.encode_each(sentences):
+            n_words = layers.shape[1]
+            around = np.empty_like(layers)
+            for k in range(n_words):
+                first, end = max(0, k - self._radius), k + self._radius + 1
+                around[:, k] = layers[:, first:end].mean(axis=1)
+            yield place, around
 
 
 def word2vec_of_corpus(

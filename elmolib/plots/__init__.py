@@ -31,6 +31,7 @@ from elmolib.plots.scores import (
     reliability,
     runs,
 )
+from elmolib.plots.tasks import task_figures
 from elmolib.plots.training import learning_curve
 from elmolib.similarity import cosine_similarities
 
@@ -61,6 +62,7 @@ __all__ = [
     "save",
     "self_similarity",
     "sentence_lengths",
+    "task_figures",
     "word_lengths",
     "zipf",
 ]

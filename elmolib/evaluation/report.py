@@ -1,0 +1,155 @@
+"""All tables and pictures of stored figures.
+
+    python -m elmolib.evaluation.report results/*.json --output docs/results.md
+
+The pictures lie in the folder `pictures` beside the tables. Figures stand in the order in which
+the files are named; nothing is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from elmolib.errors import ElmolibError
+from elmolib.evaluation.results import Results, Row, read_results
+from elmolib.files import replacing
+
+INTRODUCTION = (
+    "Every figure stands with its 95 % interval, found by drawing the independent parts of the "
+    "test set (mostly sentences) 1,000 times with replacement. Shares and correlations are times "
+    "100. What was chosen, such as the number of epochs, was chosen on development data alone. "
+    "The JSON files named below hold everything needed to measure a figure again."
+)
+
+Entry = tuple[str, Row]
+"""A figure and the name of its model."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command; see the module."""
+    parser = argparse.ArgumentParser(
+        prog="python -m elmolib.evaluation.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("results", nargs="+", type=Path, help="JSON files of results")
+    parser.add_argument("--output", type=Path, required=True, help="Markdown file of the tables")
+    given = parser.parse_args(arguments)
+    try:
+        write_report(given.results, given.output)
+    except ElmolibError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    print(given.output)
+
+
+def write_report(paths: Sequence[Path], output: Path) -> None:
+    """Write the tables of some results, and a picture for each task beside them.
+
+    Args:
+        paths: files made by `python -m elmolib.evaluation`.
+        output: the Markdown file.
+
+    Raises:
+        ElmolibError: a file is missing or holds no results.
+    """
+    from elmolib import plots
+
+    results = [read_results(path) for path in paths]
+    lines = ["# What the vectors are worth", "", INTRODUCTION, ""]
+    for task in tasks_of(results):
+        entries = entries_of(results, task)
+        picture = Path("pictures") / f"{_file_name(task)}.png"
+        plots.save(plots.task_figures(entries), output.parent / picture)
+        lines += [f"## {_capital(task)}", "", *table(entries), "", *_remarks(entries), ""]
+        lines += [f"![{_capital(task)}]({picture.as_posix()})", ""]
+    lines += ["## How it was measured", "", *_runs(paths, results), ""]
+    with replacing(output) as unfinished:
+        unfinished.write_text("\n".join(lines), encoding="utf-8")
+
+
+def tasks_of(results: Sequence[Results]) -> list[str]:
+    """List the tasks that there are figures of, each once."""
+    return list(dict.fromkeys(row.task for each in results for row in each.rows))
+
+
+def entries_of(results: Sequence[Results], task: str) -> list[Entry]:
+    """Collect the figures of a task, each with the name of its model."""
+    return [(each.model, row) for each in results for row in each.rows if row.task == task]
+
+
+def table(entries: Sequence[Entry]) -> list[str]:
+    """Lay out the figures of a task in Markdown: a column per set, the best of each in bold.
+
+    Args:
+        entries: of one task.
+    """
+    sets = list(dict.fromkeys(row.data for _, row in entries))
+    best = {data: _best([row for _, row in entries if row.data == data]) for data in sets}
+    metrics = {data: next(row.metric for _, row in entries if row.data == data) for data in sets}
+    headings = ["model", "vectors", *(f"{data}, {metrics[data]}" for data in sets)]
+    lines = [_line(headings), _line(["---", "---", *["---:"] * len(sets)])]
+    for model, system in dict.fromkeys((model, row.system) for model, row in entries):
+        cells = {
+            row.data: _cell(row, row is best[row.data])
+            for other, row in entries
+            if (other, row.system) == (model, system)
+        }
+        lines.append(_line([model, system, *(cells.get(data, "") for data in sets)]))
+    return lines
+
+
+def _best(rows: Sequence[Row]) -> Row:
+    choose = min if rows[0].metric == "perplexity" else max
+    return choose(rows, key=lambda row: row.value)
+
+
+def _cell(row: Row, bold: bool) -> str:
+    scale = 1 if row.metric == "perplexity" else 100
+    value, low, high = (f"{scale * number:.1f}" for number in (row.value, row.low, row.high))
+    return f"{f'**{value}**' if bold else value} [{low}, {high}]"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _remarks(entries: Sequence[Entry]) -> Iterator[str]:
+    """Tell how many examples stand behind each column."""
+    for data in dict.fromkeys(row.data for _, row in entries):
+        rows = [row for _, row in entries if row.data == data]
+        first, learnt = rows[0], max(row.n_training for row in rows)
+        sentence = f"- {data}: {first.n:,} {first.examples}"
+        if first.parts != first.examples:
+            sentence += f" in {first.drawn:,} {first.parts}"
+        sentence += f", learnt from {learnt:,}" if learnt else ""
+        seeds = sorted({row.seed for row in rows})
+        yield f"{sentence}; seed {', '.join(map(str, seeds))}."
+
+
+def _runs(paths: Sequence[Path], results: Sequence[Results]) -> Iterator[str]:
+    yield _line(["model", "file", "finished", "commit", "seed", "seconds", "sets"])
+    yield _line(["---", "---", "---", "---", "---:", "---:", "---"])
+    for path, each in zip(paths, results, strict=True):
+        for run in each.runs:
+            commit = (run["commit"] or "")[:10]
+            cells = [each.model, path.name, run["finished"], commit, run["seed"], run["seconds"]]
+            yield _line([*map(str, cells), "; ".join(run["sets"])])
+    for each in results:
+        for sentence in each.skipped:
+            yield f"\n{each.model}: {sentence}."
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _file_name(task: str) -> str:
+    return re.sub(r"\W+", "-", task)
+
+
+if __name__ == "__main__":
+    main()
