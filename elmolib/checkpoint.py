@@ -73,6 +73,19 @@ class Checkpoints:
         self.folder = run_folder / _FOLDER
         self.keep = keep
 
+    def refuse_older(self) -> None:
+        """Refuse a run of a version that kept one state beside this folder.
+
+        Raises:
+            TrainingError: there is one, which would else be begun anew and overwritten.
+        """
+        older = self.folder.with_name("checkpoint.h5")
+        if older.exists() and self.latest() is None:
+            raise TrainingError(
+                f"{older} is the state of a run by an older elmolib, which this one cannot go on "
+                "with: choose another run_dir, or remove the folder to train anew."
+            )
+
     def paths(self) -> list[Path]:
         """The files, by rising step."""
         if not self.folder.is_dir():

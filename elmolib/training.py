@@ -98,6 +98,7 @@ class Training:
         self._epoch_losses, self._epoch_steps, self._epoch_seconds = np.zeros(2), 0, 0.0
         self.beginning: Beginning | None = None
         self._checkpoints = Checkpoints(self.folder, parameters.keep_checkpoints)
+        self._checkpoints.refuse_older()
         # The checkpoint that holds the very state in memory, if there is one.
         self._saved_in: Path | None = None
         self._saved_at = time.monotonic()
@@ -141,7 +142,10 @@ class Training:
         softmax) and `gradient_norm`; those of an epoch are its line of the history.
 
         Args:
-            callbacks: told of every step and epoch; their `model` is the biLM.
+            callbacks: told of every step and epoch; their `model` is the biLM. What they remember
+                is theirs to keep when the run is stopped and gone on with, but Keras'
+                `EarlyStopping` is told of the epochs before, so that it ends the run where it
+                would have.
 
         Returns:
             the weight file.
@@ -165,6 +169,7 @@ class Training:
         told = keras.callbacks.CallbackList([*progress, *callbacks], model=self.bilm)
         self.bilm.stop_training = False
         told.on_train_begin()
+        self._remind(callbacks)
         with stop_on_interrupt(self.bilm):
             self._take_steps(told)
         if not self.bilm.stop_training and self._epoch_steps > 0:
@@ -172,6 +177,19 @@ class Training:
         self.save()
         told.on_train_end(self.history[-1] if self.history else {})
         return self.weights_path
+
+    def _remind(self, callbacks: Sequence[keras.callbacks.Callback]) -> None:
+        """Let early stopping judge the epochs before this process, so that it forgets none."""
+        for callback in callbacks:
+            if not isinstance(callback, keras.callbacks.EarlyStopping):
+                continue
+            if callback.restore_best_weights:
+                raise TrainingError(
+                    "EarlyStopping cannot restore_best_weights here, for checkpoints and weight "
+                    "file hold the latest ones: set it to False."
+                )
+            for line in self.history:
+                callback.on_epoch_end(_number_of_epoch(line), dict(line))
 
     def _make_memory_and_disk_agree(self) -> None:
         """Go on from the latest state on disk; put this one there if there is none.
@@ -190,6 +208,8 @@ class Training:
 
     def _take_steps(self, told: keras.callbacks.CallbackList) -> None:
         first = self.step
+        if self.bilm.stop_training:
+            return
         for batch in self.batches.read_ahead(first, self.last_step):
             if self._epoch_steps == 0 or self.step == first:
                 told.on_epoch_begin(self.step // self.steps_per_epoch)
@@ -263,7 +283,7 @@ class Training:
         self.history.append({name: float(value) for name, value in line.items()})
         self._epoch_losses, self._epoch_steps, self._epoch_seconds = np.zeros(2), 0, 0.0
         self._saved_in = None
-        told.on_epoch_end(math.ceil(line["epoch"]) - 1, dict(self.history[-1]))
+        told.on_epoch_end(_number_of_epoch(line), dict(self.history[-1]))
         self.save()
 
     def heldout_perplexity(self) -> Perplexity | None:
@@ -311,7 +331,7 @@ class Training:
         self._saved_at = time.monotonic()
 
     def _state_arrays(self) -> dict[str, np.ndarray]:
-        arrays = {f"weights/{name}": np.asarray(v) for name, v in self._variables().items()}
+        arrays = {f"weights/{name}": values for name, values in self._weights().items()}
         for name, accumulator in self.optimizer.accumulators.items():
             arrays[f"accumulators/{name}"] = accumulator.numpy()
         c, h = map(np.asarray, self.state)
@@ -337,7 +357,7 @@ class Training:
         write_model(
             path,
             self.bilm.options,
-            {name: np.asarray(variable) for name, variable in self._variables().items()},
+            self._weights(),
             self.corpus.vocabulary,
             self.corpus.tokenizer,
             record={
@@ -350,8 +370,9 @@ class Training:
             },
         )
 
-    def _variables(self) -> dict[str, Any]:
-        return {name: v.value for name, v in self.bilm.named_variables().items()}
+    def _weights(self) -> dict[str, np.ndarray]:
+        variables = self.bilm.named_variables()
+        return {name: np.asarray(v.value) for name, v in variables.items()}
 
     def _identity(self) -> dict[str, Any]:
         """What must be the same for a run to go on."""
@@ -380,6 +401,11 @@ class Training:
         self._epoch_losses = arrays["epoch_losses"]
         self._epoch_steps, self._epoch_seconds = facts.epoch_steps, facts.epoch_seconds
         self._saved_in = self._checkpoints.latest()
+
+
+def _number_of_epoch(line: dict[str, float]) -> int:
+    """What Keras calls the epoch of a line of the history, counting from 0."""
+    return math.ceil(line["epoch"]) - 1
 
 
 @contextmanager

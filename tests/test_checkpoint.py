@@ -384,7 +384,47 @@ def test_a_full_disk_stops_the_run_with_one_sentence(make, monkeypatch, weights,
     assert content(make(checkpoint_steps=5).run()) == weights
 
 
+@pytest.mark.parametrize("stop_at", [14, 32, 36, 42])
+def test_early_stopping_forgets_no_epoch(make, stop_at):
+    """Epochs of 11 steps, of which only the first counts as better than what was before."""
+
+    def train(name: str, *callbacks: keras.callbacks.Callback) -> Training:
+        training = make(run_dir=name, max_steps=None, epochs=9, batch_size=36, checkpoint_steps=4)
+        assert training.steps_per_epoch == 11
+        patient = keras.callbacks.EarlyStopping("train_forward", 1e9, 3, mode="min")
+        training.run([patient, *callbacks])
+        return training
+
+    folder = make().folder
+    whole = train(f"{folder}-whole")
+    assert whole.step == 44
+    with pytest.raises(Stop):
+        train(f"{folder}-stopped", At(stop_at, stop))
+    again = train(f"{folder}-stopped")
+    assert again.step == 44
+    assert content(again.weights_path) == content(whole.weights_path)
+    # Ended once, the run stays ended.
+    before = again.weights_path.read_bytes()
+    assert train(f"{folder}-stopped").weights_path.read_bytes() == before
+
+
+def test_weights_that_a_callback_would_put_back_are_refused(make):
+    best = keras.callbacks.EarlyStopping("heldout_mean", restore_best_weights=True)
+    with pytest.raises(TrainingError, match="restore_best_weights here, for .* set it to False"):
+        make().run([best])
+
+
 # --- What must not change
+
+
+def test_a_run_of_an_older_version_is_not_begun_anew(make, tmp_path):
+    (tmp_path / "run").mkdir()
+    older = tmp_path / "run" / "checkpoint.h5"
+    older.write_bytes(b"state")
+    with pytest.raises(TrainingError, match=rf"{older} is the state of a run by an older elmolib"):
+        make()
+    older.unlink()
+    make()
 
 
 @pytest.mark.parametrize(
