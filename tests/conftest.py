@@ -25,6 +25,7 @@ _NEEDS = {
     "shared": ("the folder ../shared", SHARED.is_dir),
     "peers": ("the extra `peers`", lambda: _installed("bilm", "simple_elmo", "tf_keras")),
     "backends": ("the extra `backends`", lambda: _installed("jax", "torch")),
+    "wordnet": ("the package `wordnet-base`", Path("/usr/share/wordnet/index.noun").is_file),
     "browser": (
         "the extra `browser` and the program chromium",
         lambda: _installed("playwright") and bool(which("chromium")),

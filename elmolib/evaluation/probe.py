@@ -13,7 +13,8 @@ from elmolib.layers.scalar_mix import ScalarMix
 MOST_EPOCHS = 30
 PATIENCE = 3
 LARGEST_BATCH, SMALLEST_BATCH, STEPS_PER_EPOCH = 256, 16, 256
-"""Batches are as large as they can be for so many steps of an epoch, within these bounds."""
+"""Batches are as large as they can be for so many steps of an epoch, within these bounds. Examples
+too few for that are gone through several times in an epoch."""
 LEARNING_RATE = 1e-3
 
 _STEPS_AT_ONCE = 16
@@ -71,22 +72,20 @@ def linear_probe(
         metrics=["accuracy"],
         steps_per_execution=_STEPS_AT_ONCE,
     )
-    epochs = fit_until_best(
-        model,
-        {
-            "x": training.vectors,
-            "y": training.labels,
-            "batch_size": _batch_size(len(training.labels)),
-        },
-        development,
-        MOST_EPOCHS,
-    )
+    epochs = fit_until_best(model, _in_batches(training), development, MOST_EPOCHS)
     scores = model.predict(test, batch_size=1024, verbose=0)
     return Learnt(scores.argmax(axis=-1), epochs, mix.shares())
 
 
-def _batch_size(n_examples: int) -> int:
-    return min(LARGEST_BATCH, max(SMALLEST_BATCH, n_examples // STEPS_PER_EPOCH))
+def _in_batches(examples: Labelled) -> dict:
+    """Give the arguments of `fit` for an epoch of enough steps."""
+    n_examples = len(examples.labels)
+    batch_size = min(LARGEST_BATCH, max(SMALLEST_BATCH, n_examples // STEPS_PER_EPOCH))
+    times = -(-STEPS_PER_EPOCH * SMALLEST_BATCH // n_examples)
+    vectors, labels = examples
+    if times > 1:
+        vectors, labels = np.concatenate([vectors] * times), np.concatenate([labels] * times)
+    return {"x": vectors, "y": labels, "batch_size": batch_size}
 
 
 def fit_until_best(

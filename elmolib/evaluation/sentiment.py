@@ -177,7 +177,7 @@ def _trees(archive: Path, part: str) -> list[Opinion]:
         found = re.match(r"\(([0-4]) ", line)
         if found is None:
             raise TextError(f"{archive}, {part}.txt, line {number}: no tree with a class.")
-        words = [as_written(word) for word in re.findall(r"\([0-4] ([^\s()]+)\)", line)]
+        words = [as_written(word) for word in re.findall(r"\([0-4] ([^()]+)\)", line)]
         opinions.append(Opinion(words, int(found.group(1))))
     return opinions
 
