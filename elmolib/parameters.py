@@ -170,6 +170,9 @@ class Parameters(BaseModel):
         default="notebooks/data/tagged.conllu",
         description="CoNLL-U file for a tagger, its last fifth held out",
     )
+    evaluation_data: Name | None = Field(
+        default=None, description="folder of evaluation sets (docs/evaluation.md), or null"
+    )
 
     def __init__(self, **values: Any) -> None:
         _refuse_unknown(values)
@@ -346,7 +349,7 @@ _HEADINGS = {
     "epochs": "Training",
     "checkpoint_minutes": "Checkpoints, besides one at the end of each epoch",
     "metrics_every": "What is reported",
-    "tagged_text": "A task",
+    "tagged_text": "Tasks",
 }
 
 _NOT_THE_USERS = {"In", "Out", "PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH"}

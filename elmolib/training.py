@@ -33,7 +33,8 @@ from elmolib.weights import write_model
 MAY_CHANGE = {
     *("run_dir", "corpus_dir", "epochs", "max_steps"),
     *("checkpoint_minutes", "checkpoint_steps", "keep_checkpoints"),
-    *("metrics_every", "pictures_every", "sentence", "progress", "tagged_text"),
+    *("metrics_every", "pictures_every", "sentence", "progress"),
+    *("tagged_text", "evaluation_data"),
 }
 """Parameters that may differ when a run goes on; any other would make it a different run."""
 
