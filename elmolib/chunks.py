@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from elmolib.errors import TextError
+from elmolib.errors import TextError, reason
 from elmolib.text import Tokenizer
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -128,8 +128,7 @@ def _blocks(path: Path, size: int) -> Iterator[bytes]:
                     )
                 yield block
     except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise TextError(f"{path} cannot be read: {reason}.") from None
+        raise TextError(f"{path} cannot be read: {reason(error)}.") from None
 
 
 def _whole_lines(blocks: Iterator[bytes], least: int) -> Iterator[bytes]:
@@ -326,6 +325,8 @@ class Workers:
         self._idle.append(process)
         if "error" in answer:
             raise TextError(answer["error"])
+        if "failure" in answer:
+            raise OSError(*answer["failure"])
         return ChunkReport(**answer)
 
     def _start(self) -> subprocess.Popen:
@@ -370,6 +371,8 @@ def _serve() -> None:
             answer = asdict(prepare_chunk(chunk, Rules(**task["rules"]), Path(task["target"])))
         except TextError as error:
             answer = {"error": str(error)}
+        except OSError as error:
+            answer = {"failure": [error.errno, error.strerror]}
         try:
             print(json.dumps(answer), flush=True)
         except BrokenPipeError:  # the main process was killed, and nobody waits any more

@@ -38,7 +38,7 @@ from elmolib.chunks import (
     lines_of,
     read_chunks,
 )
-from elmolib.errors import CorpusError, TextError
+from elmolib.errors import CorpusError, TextError, reason
 from elmolib.files import sync_folder
 from elmolib.fine_tuning import KEEP_VOCABULARY, pretrained_words
 from elmolib.lexicon import Lexicon, SortedWords, reordered_words
@@ -220,8 +220,9 @@ def prepare_corpus(
             sentence for training or none to hold out.
         VocabularyError: the vocabulary file is broken.
         WeightsError: the pretrained model whose vocabulary is to be kept has none.
-        CorpusError: the corpus that is there is damaged, its folder holds something else, another
-            process prepares it, or a run that was trained on it has other parameters.
+        CorpusError: the corpus that is there is damaged, its folder holds something else or cannot
+            be written, another process prepares it, or a run that was trained on it has other
+            parameters.
 
     Warns:
         UserWarning: sentences of `heldout_text` also stand in `text`.
@@ -247,7 +248,11 @@ def prepare_corpus(
         _refuse_foreign_files(corpus)
     vocabulary_words = kept_words or _vocabulary_words(parameters, tokenizer)
     lock = folder.parent / f".{folder.name}.lock"
-    with alone_in(folder, lock, CorpusError), _replacing_folder(folder) as unfinished:
+    with (
+        alone_in(folder, lock, CorpusError),
+        _reported(folder),
+        _replacing_folder(folder) as unfinished,
+    ):
         work = unfinished / "work"
         work.mkdir()
         rules = _rules(parameters, tokenizer)
@@ -404,9 +409,10 @@ def _named_sources(
 
 
 def _files(path: Path) -> list[Path]:
-    if path.is_file():
+    # Unlike Path.is_file, which fails where a name is too long.
+    if os.path.isfile(path):
         return [path]
-    if path.is_dir():
+    if os.path.isdir(path):
         raise TextError(f"{path} is a directory; name its files, for example {path / '*.txt'}.")
     found = sorted(Path(name) for name in glob.glob(str(path), recursive=True))
     files = [file for file in found if file.is_file()]
@@ -653,6 +659,17 @@ def _checksum(record: dict) -> str:
     """Of everything in a record but the checksum itself."""
     content = {key: value for key, value in record.items() if key != "checksum"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def _reported(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CorpusError(
+            f"{folder} could not be written ({reason(error)}): see to it and prepare again; what "
+            "was there before is unchanged."
+        ) from None
 
 
 @contextmanager

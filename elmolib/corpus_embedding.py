@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 from elmolib.bilm import BiLM
 from elmolib.chunks import TRAIN, lines_of, read_chunks
 from elmolib.embedding import SentenceEncoder, layer_picker
-from elmolib.errors import CorpusError, ElmolibError, ParameterError, TextError
+from elmolib.errors import CorpusError, ElmolibError, ParameterError, TextError, reason
 from elmolib.files import sync_folder
 from elmolib.hdf5 import find_data, require_stored
 from elmolib.locks import alone_in
@@ -409,8 +409,8 @@ def _sha256(path: Path) -> str:
     try:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise TextError(f"{path} cannot be read: {error.strerror}.") from None
+    except (OSError, ValueError) as error:
+        raise TextError(f"{path} cannot be read: {reason(error)}.") from None
 
 
 # --- Filling

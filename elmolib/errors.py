@@ -38,3 +38,8 @@ class DownloadError(ElmolibError):
 
 class TrainingError(ElmolibError):
     """Training cannot start or go on."""
+
+
+def reason(error: Exception) -> str:
+    """Say why a file cannot be opened: the system's words, or Python's for an impossible name."""
+    return getattr(error, "strerror", None) or str(error)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from elmolib.errors import OptionsError
+from elmolib.errors import OptionsError, reason
 
 N_CHARACTERS = 261
 """Rows of the character embedding: 256 bytes, then begin and end of sentence, begin and end of
@@ -244,8 +244,8 @@ def read_options(path: str | Path) -> BiLMOptions:
     try:
         with open(path, "rb") as file:
             text = file.read(_MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise OptionsError(f"{path} cannot be read as options ({error.strerror}).") from None
+    except (OSError, ValueError) as error:
+        raise OptionsError(f"{path} cannot be read as options ({reason(error)}).") from None
     return parse_options(text, source=str(path))
 
 

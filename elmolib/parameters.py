@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import difflib
 import json
+import os
 import re
 import reprlib
 from collections.abc import Iterator, Mapping, MutableMapping
@@ -18,7 +19,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from elmolib.errors import ParameterError
+from elmolib.errors import ParameterError, reason
 from elmolib.files import replacing
 from elmolib.options import BiLMOptions
 
@@ -147,6 +148,9 @@ class Parameters(BaseModel):
     learning_rate: Positive = Field(default=0.2, description="of Adagrad")
     initial_accumulator: Positive = Field(default=1.0, description="of Adagrad")
     clip_norm: Positive = Field(default=10.0, description="bound on the norm of the gradients")
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="of products in training: float32 or, faster, bfloat16"
+    )
     max_steps: Count | None = Field(default=None, description="stop after so many steps, or null")
 
     checkpoint_minutes: Positive | None = Field(
@@ -201,7 +205,8 @@ class Parameters(BaseModel):
                 aliases or tags, or holds a bad value.
         """
         path = Path(path).expanduser()
-        if not path.exists():
+        # Unlike Path.exists, which fails where a name is too long.
+        if not os.path.exists(path):
             path = project_root() / path
         source = f"{path} with {', '.join(overrides)}" if overrides else str(path)
         return cls.from_mapping({**_read_yaml(path), **overrides}, source=source)
@@ -427,8 +432,8 @@ def _read_yaml(path: Path) -> dict:
             content = file.read(_LARGEST_FILE + 1)
     except FileNotFoundError:
         raise ParameterError(f"There is no parameter file {path}.") from None
-    except OSError as error:
-        raise ParameterError(f"{path} cannot be read: {error.strerror}.") from None
+    except (OSError, ValueError) as error:
+        raise ParameterError(f"{path} cannot be read: {reason(error)}.") from None
     if len(content) > _LARGEST_FILE:
         raise ParameterError(
             f"{path} is no parameter file: it is larger than {_LARGEST_FILE:,} bytes."

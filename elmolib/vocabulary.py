@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from elmolib.errors import VocabularyError
+from elmolib.errors import VocabularyError, reason
 from elmolib.files import read_at_most
 
 BOS, EOS, UNK = 0, 1, 2
@@ -102,8 +102,7 @@ def _read_text(path: str | Path) -> str:
     try:
         raw = read_at_most(Path(path), MAX_BYTES)
     except (OSError, EOFError, zlib.error, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise VocabularyError(f"{path} cannot be read as a vocabulary: {reason}.") from None
+        raise VocabularyError(f"{path} cannot be read as a vocabulary: {reason(error)}.") from None
     if raw.count(b"\n") > MAX_WORDS:
         raise VocabularyError(f"{path} lists more than {MAX_WORDS:,} words.")
     try:

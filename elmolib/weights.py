@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import h5py
 import numpy as np
 
-from elmolib.errors import ElmolibError, WeightsError
+from elmolib.errors import ElmolibError, WeightsError, reason
 from elmolib.files import read_at_most, replacing
 from elmolib.hdf5 import created, find, find_data, opened, require_stored, stored_bytes, write_bytes
 from elmolib.options import N_CHARACTERS, BiLMOptions, parse_options, read_options
@@ -102,13 +102,15 @@ def read_model(
     """
     path = Path(path)
     read_override = None if options is None else read_options(options)
-    if path.is_dir():
-        return _read_folder(path, read_override, softmax, str(path))
     try:
+        if path.is_dir():
+            return _read_folder(path, read_override, softmax, str(path))
         with path.open("rb") as file:
             is_zip = file.read(4) == b"PK\x03\x04"
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read as a model ({error.strerror}).") from None
+    except ElmolibError:
+        raise
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} cannot be read as a model ({reason(error)}).") from None
     if is_zip:
         return _read_zip(path, read_override, softmax)
     return _read_file(path, _Beside(override=read_override), softmax, str(path))
@@ -485,8 +487,8 @@ def _parsed_words(text: bytes, source: str) -> Vocabulary:
     words = [line.removesuffix("\r") for line in lines]
     lines_of_words: dict[str, int] = {}
     for number, word in enumerate(words, start=1):
-        if not word:
-            raise WeightsError(f"{source}, line {number}: a word is missing.")
+        if not word or "\0" in word or "\r" in word:
+            raise WeightsError(f"{source}, line {number}: {word[:40]!r} is not a word.")
         if lines_of_words.setdefault(word, number) != number:
             raise WeightsError(
                 f"{source}, line {number}: the word {word[:40]!r} was already given in line "

@@ -17,11 +17,12 @@ from elmolib import chunks
 from elmolib.corpus import PreparedCorpus, prepare_corpus
 from elmolib.elmo import ElmoEmbedder
 from elmolib.errors import ElmolibError, TextError, TrainingError, VocabularyError
+from elmolib.parameters import Parameters
 from elmolib.scoring import perplexity
 from elmolib.text import Tokenizer
 from elmolib.training import Training
-from elmolib.vocabulary import Vocabulary
-from elmolib.weights import write_model
+from elmolib.vocabulary import Vocabulary, read_words
+from elmolib.weights import read_model, write_model
 
 WORDS = Vocabulary(["the", "bank"])
 DIM = 2 * TINY.projection_dim
@@ -90,6 +91,23 @@ def test_text_that_cannot_be_read_is_named_and_nothing_is_left(tmp_path, read, c
         [],
         [tmp_path / "run"],
     )
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "a\0b", "a\ud800b", "none.txt"])
+def test_a_name_that_no_file_can_have_is_one_sentence(tmp_path, models, embedders, name):
+    readers = [
+        lambda: read_model(name),
+        lambda: read_model(models[True], options=name),
+        lambda: read_words(name),
+        lambda: Parameters.from_yaml(name),
+        lambda: perplexity(models[True], name),
+        lambda: embedders[True].embed_corpus(name, tmp_path / "out.h5"),
+        lambda: prepare_corpus(small_parameters(tmp_path, text=name)),
+    ]
+    for read in readers:
+        with pytest.raises(ElmolibError) as caught:
+            read()
+        assert is_one_sentence(caught.value)
 
 
 def test_nothing_but_spaces_is_no_text(tmp_path, models, embedders):

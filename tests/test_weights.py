@@ -360,7 +360,11 @@ REFUSED = {
     ),
     "empty word": (
         replaced("vocabulary", np.frombuffer(b"<S>\n</S>\n<UNK>\n\nb\nc\nd\n", np.uint8)),
-        "line 4: a word is missing",
+        "line 4: '' is not a word",
+    ),
+    "NUL in a word": (
+        replaced("vocabulary", np.frombuffer(b"<S>\n</S>\n<UNK>\na\nb\0\nc\nd\n", np.uint8)),
+        r"line 5: 'b\\x00' is not a word",
     ),
     "invalid UTF-8": (
         replaced("vocabulary", np.frombuffer(b"<S>\n</S>\n\xff\n", np.uint8)),

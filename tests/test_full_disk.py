@@ -1,0 +1,169 @@
+"""A disk that really fills up: one sentence, and nothing is lost that was there before."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+import subprocess
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import keras
+import pytest
+from small_corpus import made_up_sentences, small_parameters
+from small_models import TINY, random_arrays
+
+from elmolib.checkpoint import read_checkpoint
+from elmolib.corpus import prepare_corpus
+from elmolib.elmo import ElmoEmbedder
+from elmolib.errors import ElmolibError
+from elmolib.text import Tokenizer
+from elmolib.training import Training
+from elmolib.weights import read_model, write_model
+
+SIZE = 4_000_000
+
+Full = Callable[[int], AbstractContextManager]
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[tuple[Path, Full]]:
+    """A folder, and what leaves only so many bytes free in it while a block runs.
+
+    Root gets a disk of its own in memory. Who may not mount one gets a limit on the size of files,
+    which fails writes in the same way, and is told so.
+    """
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "elmolib-test", str(folder)]
+    try:
+        mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except OSError:
+        mounted = False
+    if not mounted:
+        warnings.warn("No disk can be mounted: the full one is simulated.", stacklevel=1)
+        yield folder, limited_files
+        return
+    try:
+        yield folder, lambda n_bytes: filled(folder, n_bytes)
+    finally:
+        # What a memory map still holds may stay until the process ends.
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@contextmanager
+def filled(folder: Path, n_bytes: int) -> Iterator[None]:
+    ballast = folder / "ballast"
+    try:
+        with ballast.open("wb", buffering=0) as file:
+            while True:
+                file.write(b"\0" * 65536)
+    except OSError as error:
+        assert error.errno == errno.ENOSPC
+    os.truncate(ballast, ballast.stat().st_size - n_bytes)
+    yield
+    ballast.unlink()
+
+
+@contextmanager
+def limited_files(n_bytes: int) -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
+    # Python ignores this signal anyway; what a library made of it would end the process.
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGXFSZ, handler)
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "ballast"
+    }
+
+
+def refused(act: Callable[[], object]) -> str:
+    with pytest.raises(ElmolibError, match=r"No space left on device|File too large") as caught:
+        act()
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+class FillAt(keras.callbacks.Callback):
+    """Fills the disk when a step is done."""
+
+    def __init__(self, step: int, full: AbstractContextManager) -> None:
+        super().__init__()
+        self.step, self.full = step, full
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        if batch == self.step:
+            self.full.__enter__()
+
+
+@pytest.mark.parametrize("n_bytes", [0, 12_288])
+def test_training_loses_nothing_on_a_full_disk(tmp_path, disk, n_bytes):
+    folder, full = disk
+    changes = {"max_steps": 14, "checkpoint_steps": 5, "heldout_fraction": None}
+    corpus_dir = str(tmp_path / "corpus")
+
+    def make(place: Path) -> Training:
+        parameters = small_parameters(
+            tmp_path, run_dir=str(place), corpus_dir=corpus_dir, **changes
+        )
+        return Training(parameters, prepare_corpus(parameters))
+
+    whole = read_model(make(tmp_path / "whole").run()).arrays
+    training, no_room = make(folder / "run"), full(n_bytes)
+    message = refused(lambda: training.run([FillAt(7, no_room)]))
+    latest = training.checkpoint_path
+    no_room.__exit__(None, None, None)
+    assert "training stopped at step 10: see to it and start again" in message
+    assert f"the last good checkpoint is {latest}." in message
+    assert latest.name == "step-000000005.h5"
+    assert read_checkpoint(latest).facts.step == 5
+    assert not list(folder.rglob("*.part"))
+    again = read_model(make(folder / "run").run()).arrays
+    assert {name: a.tobytes() for name, a in again.items()} == {
+        name: a.tobytes() for name, a in whole.items()
+    }
+
+
+def test_preparation_leaves_the_former_corpus_on_a_full_disk(tmp_path, disk):
+    folder, full = disk
+    (tmp_path / "text.txt").write_text("\n".join(made_up_sentences(500)), encoding="utf-8")
+    parameters = small_parameters(tmp_path, run_dir=str(folder / "run"))
+    prepare_corpus(parameters)
+    before = contents(folder)
+    other = small_parameters(tmp_path, run_dir=str(folder / "run"), min_count=1)
+    for n_bytes in (0, 4096):
+        for processes in (1, 2):
+            with full(n_bytes):
+                refused(lambda n=processes: prepare_corpus(other, n, chunk_bytes=2000))
+            assert contents(folder) == before
+    assert prepare_corpus(other).record["made_from"]["parameters"]["min_count"] == 1
+
+
+def test_embedding_goes_on_once_a_full_disk_has_room_again(tmp_path, disk):
+    folder, full = disk
+    weights, text = tmp_path / "elmo.h5", tmp_path / "text.txt"
+    write_model(weights, TINY, random_arrays(TINY), None, Tokenizer(tokenized=True))
+    text.write_text("\n".join(made_up_sentences(2000)) + "\n", encoding="utf-8")
+    embedder = ElmoEmbedder(weights)
+    for n_bytes in (0, 4096, 200_000):
+        with full(n_bytes), pytest.raises(ElmolibError) as caught:
+            embedder.embed_corpus(text, folder / "out.h5", progress=False)
+        assert "\n" not in str(caught.value)
+        assert contents(folder) == {}
+    embedder.embed_corpus(text, folder / "out.h5", progress=False)
+    embedder.embed_corpus(text, tmp_path / "whole.h5", progress=False)
+    assert (folder / "out.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
