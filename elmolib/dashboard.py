@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 REDRAW_SECONDS = 1.0
 """The least time between two pictures of the same thing."""
 
-SHARE = 0.05
+SHARE = 0.03
 """Most of the time that may go into pictures and copies, so that they never slow training much."""
 
 MOST_POINTS = 200
@@ -244,7 +244,8 @@ class Dashboard(keras.callbacks.Callback):
         self._unigram = unigram_perplexity(training.corpus) if heldout else None
         self._before = training.history_frame()
         self._model = ModelInTraining(training)
-        self._begun = self._last_step_at = time.monotonic()
+        self._begun = time.monotonic()
+        self._last_step_at: float | None = None
         self._keep_lines()
         self._make_page()
         self._is_training = True
@@ -253,7 +254,9 @@ class Dashboard(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Take in one step, and redraw if it is time."""
         now = time.monotonic()
-        self._seconds.append(now - self._last_step_at)
+        # The first step is compiled, which says nothing of the speed of all others.
+        if self._last_step_at is not None:
+            self._seconds.append(now - self._last_step_at)
         self._last_step_at = now
         epoch = self.training.step / self.training.steps_per_epoch
         self.losses.add(epoch, logs["loss_forward"], logs["loss_backward"])
@@ -333,7 +336,8 @@ class Dashboard(keras.callbacks.Callback):
     def _show_progress(self) -> None:
         training = self.training
         self.bar.value = training.step
-        self._say(progress_line(training, median(self._seconds)))
+        if self._seconds:
+            self._say(progress_line(training, median(self._seconds)))
         if not self._is_heard:
             self._echo.playing = False
             self._echo.playing = True

@@ -46,11 +46,15 @@ class Lab:
         self.pictures.mkdir(parents=True, exist_ok=True)
         self.browser = browser
         self._write_notebooks(root)
-        for name, values in SETTINGS.items():
-            file = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(values))
+        for plugin, values in SETTINGS.items():
+            self.set(plugin, values)
         self._serve(root)
+
+    def set(self, plugin: str, values: dict[str, object]) -> None:
+        """Write the settings of a part of JupyterLab, for pages opened from now on."""
+        file = self.folder / "settings" / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(values))
 
     def _write_notebooks(self, root: Path) -> None:
         """Copy the notebooks, with parameters of a run that is too long to wait for."""
@@ -248,6 +252,22 @@ def test_a_model_is_watched_questioned_and_stopped_while_it_learns(lab):
     notebook.part("stop").click()
     notebook.wait_until_done()
     assert weights.read_bytes() != first
+
+
+def test_a_kernel_that_hears_no_clicks_is_stopped_by_its_own_button(lab):
+    subshells = "apputils-extension/kernels-settings"
+    lab.set(subshells, {"commsOverSubshells": "disabled"})
+    notebook = lab.open("02_train")
+    lab.set(subshells, {})
+    notebook.run_all()
+    notebook.part("dashboard").wait_for()
+    until(lambda: "hears no clicks" in notebook.part("advice").inner_text(), "the page says so")
+    assert notebook.part("stop").is_disabled()
+    notebook.screenshot("train_deaf", "dashboard")
+    notebook.page.click('[data-command="notebook:interrupt-kernel"]')
+    until(lambda: "Stopped" in notebook.part("status").inner_text(), "training has stopped")
+    assert notebook.part("advice").inner_text() == ""
+    notebook.wait_until_done()
 
 
 def test_a_sentence_box_follows_what_is_typed_and_chosen(lab):
