@@ -15,7 +15,7 @@ import yaml
 from papermill.exceptions import PapermillExecutionError
 from small_corpus import small_parameters
 
-NAMES = ("01_prepare", "02_train", "03_evaluate", "04_explore", "06_tagger")
+NAMES = ("01_prepare", "02_train", "03_evaluate", "04_explore", "05_probe", "06_tagger")
 N_STEPS = 110
 
 
@@ -72,6 +72,7 @@ def executed(project) -> dict[str, nbformat.NotebookNode]:
     assert command.returncode == 0, command.stderr
     project.run("03_evaluate", cwd="notebooks")
     project.run("04_explore")
+    project.run("05_probe", cwd="notebooks")
     project.run("06_tagger")
     return {name: nbformat.read(project.folder / f"{name}.ipynb", as_version=4) for name in NAMES}
 

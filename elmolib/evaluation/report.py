@@ -60,8 +60,7 @@ def write_report(paths: Sequence[Path], output: Path) -> None:
 
     results = [read_results(path) for path in paths]
     lines = ["# What the vectors are worth", "", INTRODUCTION, ""]
-    for task in tasks_of(results):
-        entries = entries_of(results, task)
+    for task, entries in by_task([(each.model, row) for each in results for row in each.rows]):
         picture = Path("pictures") / f"{_file_name(task)}.png"
         plots.save(plots.task_figures(entries), output.parent / picture)
         lines += [f"## {_capital(task)}", "", *table(entries), "", *_remarks(entries), ""]
@@ -71,14 +70,15 @@ def write_report(paths: Sequence[Path], output: Path) -> None:
         unfinished.write_text("\n".join(lines), encoding="utf-8")
 
 
-def tasks_of(results: Sequence[Results]) -> list[str]:
-    """List the tasks that there are figures of, each once."""
-    return list(dict.fromkeys(row.task for each in results for row in each.rows))
+def by_task(entries: Sequence[Entry]) -> Iterator[tuple[str, list[Entry]]]:
+    """Sort figures by their tasks, in the order in which these first come."""
+    for task in dict.fromkeys(row.task for _, row in entries):
+        yield task, [entry for entry in entries if entry[1].task == task]
 
 
-def entries_of(results: Sequence[Results], task: str) -> list[Entry]:
-    """Collect the figures of a task, each with the name of its model."""
-    return [(each.model, row) for each in results for row in each.rows if row.task == task]
+def tables(entries: Sequence[Entry]) -> list[str]:
+    """Lay out figures of any tasks in Markdown, a table for each; see `table`."""
+    return [line for _, of_task in by_task(entries) for line in (*table(of_task), "")]
 
 
 def table(entries: Sequence[Entry]) -> list[str]:
