@@ -1,6 +1,6 @@
 """Pictures as plain functions: data in, Axes or Figure out."""
 
-from elmolib.plots.corpus import coverage, sentence_lengths, word_lengths, zipf
+from elmolib.plots.corpus import characters, coverage, sentence_lengths, word_lengths, zipf
 from elmolib.plots.exploring import (
     concordance,
     expected_words,
@@ -42,6 +42,7 @@ __all__ = [
     "MEAN_COLOUR",
     "Picture",
     "SIMILARITY_COLOURS",
+    "characters",
     "concordance",
     "cosine_similarities",
     "coverage",

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
+import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from elmolib.plots.figure import THOUSANDS, new_axes, note
+from elmolib.plots.heatmaps import admit, label_axis
+
+KINDS = {"small letters": str.islower, "capital letters": str.isupper, "digits": str.isdigit}
+OTHER_LETTERS, OTHERS = "other letters", "punctuation and other signs"
 
 
 def sentence_lengths(lengths: Iterable[int], ax: Axes | None = None) -> Axes:
@@ -62,7 +68,8 @@ def zipf(counts: Iterable[int], ax: Axes | None = None) -> Axes:
     ranks = np.arange(1, len(frequencies) + 1)
     # Millions of points would say no more than these.
     shown = np.unique(np.geomspace(1, len(ranks), 500).astype(np.int64)) - 1
-    ax.loglog(ranks[shown], frequencies[shown], label="this text")
+    power = _power(ranks[shown], frequencies[shown])
+    ax.loglog(ranks[shown], frequencies[shown], label=f"this text: about 1 / rank^{power:.2f}")
     middle = len(ranks[shown]) // 3
     constant = frequencies[shown][middle] * ranks[shown][middle]
     ax.loglog(
@@ -75,6 +82,46 @@ def zipf(counts: Iterable[int], ax: Axes | None = None) -> Axes:
     ax.set(xlabel="rank of the word", ylabel="times it occurs", ylim=(0.7, None))
     ax.legend()
     return ax
+
+
+def characters(counts: Mapping[str, int], n: int = 60, ax: Axes | None = None) -> Axes:
+    """Draw how frequent the characters of a text are, the most frequent first.
+
+    Args:
+        counts: how often each character stands there, by falling count.
+        n: most characters to draw.
+        ax: where to draw; None for a new figure.
+    """
+    ax = ax or new_axes(12.0, 4.2)
+    counts = dict(counts)
+    total = sum(counts.values())
+    if not total:
+        return note(ax, "There are no characters to count.")
+    shown = list(counts.items())[:n]
+    kinds = [_kind(character) for character, _ in shown]
+    colours = dict(
+        zip([*KINDS, OTHER_LETTERS, OTHERS], sns.color_palette("colorblind"), strict=False)
+    )
+    ax.bar(range(len(shown)), [c / total for _, c in shown], color=[colours[k] for k in kinds])
+    handles = [Patch(color=colour, label=kind) for kind, colour in colours.items() if kind in kinds]
+    rest = total - sum(count for _, count in shown)
+    if rest:
+        left_out = f"{len(counts) - len(shown):,} more characters: {rest / total:.1%} of the text"
+        handles.append(Patch(alpha=0, label=left_out))
+    ax.legend(handles=handles)
+    ax.set_yscale("log")
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
+    ax.set(xlim=(-0.7, len(shown) - 0.3), ylabel="share of all characters")
+    ax.tick_params(axis="x", length=0)
+    admit(ax, label_axis(ax, [character for character, _ in shown], "x"))
+    return ax
+
+
+def _kind(character: str) -> str:
+    for name, is_one in KINDS.items():
+        if is_one(character):
+            return name
+    return OTHER_LETTERS if character.isalpha() else OTHERS
 
 
 def coverage(
@@ -130,6 +177,15 @@ def _histogram(lengths: Iterable[int], weights: Iterable[int] | None, ax: Axes |
     ax.set_xlim(-0.5, last + 0.5)
     ax.legend()
     return ax
+
+
+def _power(ranks: np.ndarray, frequencies: np.ndarray) -> float:
+    """The slope of a straight line through both logarithms, where words are not too few to tell."""
+    frequent = frequencies >= 5
+    if frequent.sum() < 2:
+        return np.nan
+    slope, _ = np.polyfit(np.log(ranks[frequent]), np.log(frequencies[frequent]), 1)
+    return -slope
 
 
 def _sorted_counts(counts: Iterable[int]) -> np.ndarray:
