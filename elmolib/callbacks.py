@@ -100,10 +100,15 @@ class DetailedMetrics(keras.callbacks.Callback):
         self._epoch, self._epoch_is_finished = 0, True
 
     @classmethod
-    def of(cls, corpus: PreparedCorpus, parameters: Parameters) -> DetailedMetrics:
+    def of(
+        cls, corpus: PreparedCorpus, parameters: Parameters, show: bool = True
+    ) -> DetailedMetrics:
         """Make the callback that the parameters ask for, with its reports in the run's folder.
 
-        It prints nothing where there is a dashboard, which has no room for it.
+        Args:
+            corpus: the prepared text.
+            parameters: of the run.
+            show: print the metrics, unless `progress` is "none" or a dashboard has the place.
         """
         return cls(
             corpus,
@@ -111,7 +116,7 @@ class DetailedMetrics(keras.callbacks.Callback):
             parameters.sentence,
             parameters.metrics_every,
             parameters.pictures_every,
-            show=parameters.progress != "none" and not shows_dashboard(parameters),
+            show=show and parameters.progress != "none" and not shows_dashboard(parameters),
         )
 
     def on_train_begin(self, logs: dict | None = None) -> None:

@@ -123,6 +123,8 @@ def test_training_prints_a_line_per_epoch_and_the_unigram_beside_it(executed):
     lines = printed(executed["02_train"]).splitlines()
     epochs = [line for line in lines if line.startswith("epoch ") and "tokens/s" in line]
     assert len(epochs) == 2
+    (report,) = [line for line in lines if "held-out targets per direction" in line]
+    assert lines.index(report) > lines.index(epochs[-1]) + 1
     assert any(line.startswith("word frequencies alone, over the same words: ") for line in lines)
     assert any(line.startswith("held-out perplexity") for line in lines)
     assert any(line.startswith("weights: ") and line.endswith("elmo.h5") for line in lines)
