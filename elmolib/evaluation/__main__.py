@@ -21,6 +21,7 @@ from elmolib.errors import ElmolibError, ParameterError
 from elmolib.evaluation.results import (
     Results,
     circumstances,
+    current_commit,
     merged,
     read_results,
     write_results,
@@ -45,7 +46,7 @@ def _measure(given: argparse.Namespace) -> None:
     from elmolib.evaluation import perplexities
     from elmolib.evaluation.tasks import measure_all, tasks_named
 
-    began = time.perf_counter()
+    began, commit = time.perf_counter(), current_commit()
     if given.model is None and given.baseline != "simple":
         raise ParameterError(
             "--model is missing: name the elmo.h5 to measure, or be compared with."
@@ -63,7 +64,7 @@ def _measure(given: argparse.Namespace) -> None:
     )
     results = Results(
         given.name or given.baseline or Path(given.model).stem,
-        [circumstances(given.seed, time.perf_counter() - began, rows + measured)],
+        [circumstances(given.seed, commit, time.perf_counter() - began, rows + measured)],
         _parameters(given, stored),
         rows + measured,
         skipped,

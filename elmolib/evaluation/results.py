@@ -106,8 +106,17 @@ class Results:
     skipped: list[str]
 
 
-def circumstances(seed: int, seconds: float, rows: Iterable[Row]) -> dict[str, Any]:
-    """Tell when and with what a measurement was made."""
+def circumstances(
+    seed: int, commit: str | None, seconds: float, rows: Iterable[Row]
+) -> dict[str, Any]:
+    """Tell when and with what a measurement was made.
+
+    Args:
+        seed: of everything random.
+        commit: as `current_commit` told it when the measurement began.
+        seconds: taken.
+        rows: the figures.
+    """
     import keras
     import numpy as np
 
@@ -115,7 +124,7 @@ def circumstances(seed: int, seconds: float, rows: Iterable[Row]) -> dict[str, A
         "seed": seed,
         "seconds": round(seconds, 1),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "commit": _commit(),
+        "commit": commit,
         "elmolib": elmolib.__version__,
         "keras": keras.__version__,
         "backend": keras.backend.backend(),
@@ -129,8 +138,8 @@ def set_name(row: Row) -> str:
     return f"{row.task}: {row.data}"
 
 
-def _commit() -> str | None:
-    """Name the commit of the code that runs, if it runs from its repository."""
+def current_commit() -> str | None:
+    """Name the commit of the code, if it lies in its repository."""
     found = subprocess.run(
         ["git", "rev-parse", "HEAD"],
         cwd=Path(__file__).parent,
