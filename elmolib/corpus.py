@@ -722,9 +722,8 @@ def _is_running(process: int) -> bool:
 
 
 def _is_occupied(folder: Path) -> bool:
-    if folder.is_dir():
-        return any(folder.iterdir())
-    return folder.exists()
+    # A name that is too long fails Path.is_dir, and is told of where the folder is to be made.
+    return any(folder.iterdir()) if os.path.isdir(folder) else os.path.exists(folder)
 
 
 def _read_record(folder: Path) -> dict:
@@ -758,7 +757,7 @@ def _changes(record: dict, settings: dict, sources: Sequence[Source]) -> list[st
             if settings.get(name) != settings_before.get(name)
         ]
         if len(files_before) != len(sources):
-            return [*changed, "the number of files"]
+            return [*changed, "number of files"]
         pairs = zip(sources, files_before, strict=True)
         return changed + [source.name for source, was in pairs if not source.is_still(was)]
     except (KeyError, TypeError):

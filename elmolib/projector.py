@@ -34,7 +34,10 @@ def write_projector(
     with ExitStack() as files:
         vectors_file, metadata_file = (
             files.enter_context(
-                files.enter_context(replacing(path)).open("w", encoding="utf-8", newline="\n")
+                # Half of a surrogate pair has no place in a file.
+                files.enter_context(replacing(path)).open(
+                    "w", encoding="utf-8", errors="replace", newline="\n"
+                )
             )
             for path in (vectors_path, metadata_path)
         )

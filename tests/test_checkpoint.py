@@ -7,7 +7,6 @@ import json
 import math
 import os
 import random
-import resource
 import socket
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import keras
 import numpy as np
 import pytest
 from small_corpus import made_up_sentences, small_parameters
+from small_disk import limited_files
 
 from elmolib.callbacks import DetailedMetrics
 from elmolib.checkpoint import Checkpoints, Facts, read_checkpoint, write_checkpoint
@@ -169,18 +169,12 @@ def test_if_all_are_damaged_nothing_is_begun_anew(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("limit", [0, 2_000, 5_000, 9_000])
 def test_a_full_disk_costs_no_checkpoint(tmp_path: Path, limit: int) -> None:
-    """A limit on the size of files fails writes as a full disk does."""
     checkpoints = Checkpoints(tmp_path, keep=1)
     good = checkpoints.write(ARRAYS, facts(1))
     before = good.read_bytes()
     larger = {**ARRAYS, "weights/W": np.ones(1000, np.float32)}
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        with pytest.raises(OSError) as caught:
-            checkpoints.write(larger, facts(2))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with limited_files(limit), pytest.raises(OSError) as caught:
+        checkpoints.write(larger, facts(2))
     assert caught.value.errno == errno.EFBIG
     assert list(checkpoints.folder.iterdir()) == [good]
     assert good.read_bytes() == before
@@ -549,6 +543,16 @@ def test_a_lock_that_is_released_between_is_taken(tmp_path):
         alone_in(tmp_path, lock, TrainingError),
     ):
         pass
+    with alone_in(tmp_path, lock, TrainingError):
+        assert lock.read_text() == f"{os.getpid()} {socket.gethostname()}\n"
+    assert not lock.exists()
+
+
+@pytest.mark.parametrize("left", ["1 {host}", "1 elsewhere", "", "\0\n\n"])
+def test_a_lock_file_that_nobody_holds_stops_nobody(tmp_path, left):
+    """Whatever it says: its process may be dead and the number another's by now."""
+    lock = tmp_path / ".lock"
+    lock.write_text(left.format(host=socket.gethostname()))
     with alone_in(tmp_path, lock, TrainingError):
         assert lock.read_text() == f"{os.getpid()} {socket.gethostname()}\n"
     assert not lock.exists()

@@ -6,7 +6,6 @@ import errno
 import gzip
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -20,6 +19,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from small_disk import limited_files
 from small_models import TINY, random_arrays
 
 from elmolib import corpus_embedding
@@ -144,17 +144,12 @@ def test_a_disk_that_is_too_small_is_named_before_it_is_full(embedder, tmp_path,
 def test_a_disk_that_fills_up_while_the_file_is_laid_out_is_an_error_and_no_crash(
     embedder, tmp_path, text, limit
 ):
-    """A limit on the size of files fails writes as a full disk does."""
     text.write_text("the bank\n" * 1000)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-    try:
-        with pytest.raises(
-            CorpusError, match=r"out\.h5\.part cannot be written \(File too large\)"
-        ):
-            embedder.embed_corpus(text, tmp_path / "out.h5")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    refused = pytest.raises(
+        CorpusError, match=r"out\.h5\.part cannot be written \(File too large\)"
+    )
+    with limited_files(limit), refused:
+        embedder.embed_corpus(text, tmp_path / "out.h5")
     assert [*tmp_path.iterdir()] == [text]
 
 

@@ -328,7 +328,7 @@ def test_neighbours_are_not_sought_among_vectors_of_another_kind(embedder, tmp_p
 
 
 def test_the_projector_gets_a_row_of_numbers_and_a_label_for_each_word(embedder, tmp_path):
-    sentences = ["the river bank .", "", ["a\tb", "c\nd", '"']]
+    sentences = ["the river bank .", "", ["a\tb", "c\nd", "\ud800"]]
     vectors_path, metadata_path = embedder.to_projector(tmp_path / "p", sentences, layers=1)
     rows = np.loadtxt(vectors_path, delimiter="\t")
     expected = np.concatenate(embedder.embed(sentences, layers=1))
@@ -340,7 +340,7 @@ def test_the_projector_gets_a_row_of_numbers_and_a_label_for_each_word(embedder,
             [word, str(i), "the river bank ."]
             for i, word in enumerate(["the", "river", "bank", "."])
         ),
-        *([word, str(i), 'a b c d "'] for i, word in enumerate(["a b", "c d", '"'])),
+        *([word, str(i), "a b c d ?"] for i, word in enumerate(["a b", "c d", "?"])),
         [""],
     ]
     assert (vectors_path.name, metadata_path.name) == ("vectors.tsv", "metadata.tsv")

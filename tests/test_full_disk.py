@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
-import signal
 import subprocess
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,6 +13,7 @@ from pathlib import Path
 import keras
 import pytest
 from small_corpus import made_up_sentences, small_parameters
+from small_disk import limited_files
 from small_models import TINY, random_arrays
 
 from elmolib.checkpoint import read_checkpoint
@@ -67,19 +66,6 @@ def filled(folder: Path, n_bytes: int) -> Iterator[None]:
     os.truncate(ballast, ballast.stat().st_size - n_bytes)
     yield
     ballast.unlink()
-
-
-@contextmanager
-def limited_files(n_bytes: int) -> Iterator[None]:
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
-    # Python ignores this signal anyway; what a library made of it would end the process.
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGXFSZ, handler)
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

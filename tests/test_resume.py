@@ -16,33 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from small_corpus import made_up_sentences
+from small_corpus import made_up_sentences, small_parameters
 
 ROOT = Path(__file__).parents[1]
-
-PARAMETERS = {
-    "run_dir": "run",
-    "text": "text.txt",
-    "heldout_fraction": 0.1,
-    "tokenized": True,
-    "min_count": 2,
-    "max_characters": 12,
-    "char_embedding_dim": 4,
-    "filters": [[1, 4], [2, 6]],
-    "n_highway": 1,
-    "lstm_dim": 8,
-    "projection_dim": 6,
-    "n_layers": 2,
-    "timestep_dropout": 0.1,
-    "epochs": 9,
-    "batch_size": 4,
-    "unroll_steps": 7,
-    "n_negatives": 8,
-    "checkpoint_steps": 2,
-    "metrics_every": 3,
-    "pictures_every": 3,
-    "progress": "none",
-}
 
 STEPS_PER_EPOCH = 51
 
@@ -83,9 +59,23 @@ prepare_corpus(parameters, processes=2, chunk_bytes=20_000)
 def made(folder: Path, n_sentences: int, n_steps: int) -> Path:
     """Make a folder that programs can be run in."""
     folder.mkdir()
-    (folder / "params.yaml").write_text(json.dumps({**PARAMETERS, "max_steps": n_steps}))
     text = "\n".join(made_up_sentences(n_sentences)) + "\n"
     (folder / "text.txt").write_text(text, encoding="utf-8")
+    parameters = small_parameters(
+        folder,
+        run_dir="run",
+        text="text.txt",
+        n_layers=2,
+        timestep_dropout=0.1,
+        epochs=9,
+        batch_size=4,
+        unroll_steps=7,
+        max_steps=n_steps,
+        checkpoint_steps=2,
+        metrics_every=3,
+        pictures_every=3,
+    )
+    parameters.to_yaml(folder / "params.yaml")
     return folder
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import resource
 import subprocess
 import sys
 import textwrap
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from small_disk import limited_files
 from small_models import TINY, bilm_options, random_arrays
 
 from elmolib.errors import OptionsError, WeightsError
@@ -286,20 +286,19 @@ def with_value(name: str, value: float) -> Callable[[h5py.File], None]:
     return change
 
 
-def compressed(file: h5py.File) -> None:
-    del file["char_embed"]
-    file.create_dataset("char_embed", (261, 3), "f4", compression="gzip")
+def remade(**storage: object) -> Callable[[h5py.File], None]:
+    """Store the characters in another way, empty."""
+
+    def change(file: h5py.File) -> None:
+        del file["char_embed"]
+        file.create_dataset("char_embed", (261, 3), "f4", **storage)
+
+    return change
 
 
-def promised(file: h5py.File) -> None:
-    del file["char_embed"]
-    file.create_dataset("char_embed", (261, 3), "f4", chunks=(261, 3))
-
-
-def in_another_file(file: h5py.File) -> None:
-    del file["char_embed"]
-    external = [("/etc/passwd", 0, h5py.h5f.UNLIMITED)]
-    file.create_dataset("char_embed", (261, 3), "f4", external=external)
+compressed = remade(compression="gzip")
+promised = remade(chunks=(261, 3))
+in_another_file = remade(external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)])
 
 
 def virtual(file: h5py.File) -> None:
@@ -589,16 +588,11 @@ def test_record_that_is_no_json_is_not_written(path: Path, record: dict) -> None
 
 @pytest.mark.parametrize("limit", [0, 100, 5_000, 12_000, 20_000, 26_000])
 def test_full_disk_leaves_the_old_file(path: Path, limit: int) -> None:
-    """A limit on the size of files fails writes as a full disk does."""
     before = path.read_bytes()
     assert len(before) > limit
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        with pytest.raises(WeightsError, match=r"elmo\.h5 could not be written \(File too large"):
-            write_model(path, TINY, random_arrays(TINY, 7, 1), VOCABULARY, TOKENIZER)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    refused = pytest.raises(WeightsError, match=r"elmo\.h5 could not be written \(File too large")
+    with limited_files(limit), refused:
+        write_model(path, TINY, random_arrays(TINY, 7, 1), VOCABULARY, TOKENIZER)
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
     # The process must have survived with an HDF5 library that still works.
