@@ -20,11 +20,12 @@ from elmolib.batches import BACKWARD, FORWARD, Batches
 from elmolib.bilm import BiLM
 from elmolib.checkpoint import Checkpoints, Facts
 from elmolib.corpus import PreparedCorpus
-from elmolib.errors import TrainingError
+from elmolib.errors import ParameterError, TrainingError
 from elmolib.files import remove_unfinished, replacing
 from elmolib.fine_tuning import Beginning, begin_from_pretrained
 from elmolib.locks import alone_in
 from elmolib.parameters import Parameters
+from elmolib.precision import has_bfloat16
 from elmolib.progress import progress_callback
 from elmolib.scoring import Perplexity, evaluate, windows_of_split
 from elmolib.training_step import TrainingStep
@@ -62,7 +63,8 @@ class Training:
 
     Raises:
         WeightsError: the pretrained model cannot be read.
-        ParameterError: the pretrained model is of other dimensions.
+        ParameterError: the pretrained model is of other dimensions, or the processor lacks the
+            precision asked for.
         TrainingError: the folder holds a run with other parameters or another corpus, or the text
             is too short for one batch.
 
@@ -76,6 +78,11 @@ class Training:
     """
 
     def __init__(self, parameters: Parameters, corpus: PreparedCorpus) -> None:
+        if parameters.precision == "bfloat16" and not has_bfloat16():
+            raise ParameterError(
+                "precision: this processor does not multiply bfloat16 (it has neither avx512_bf16 "
+                "nor amx_bf16), so it would take many times as long: set it to float32."
+            )
         self.parameters = parameters
         self.corpus = corpus
         self.folder = parameters.run_path
@@ -91,7 +98,9 @@ class Training:
         self.optimizer = Adagrad(
             self.bilm.named_variables(), parameters.learning_rate, parameters.initial_accumulator
         )
-        self.training_step = TrainingStep(self.bilm, self.optimizer, parameters.clip_norm)
+        self.training_step = TrainingStep(
+            self.bilm, self.optimizer, parameters.clip_norm, parameters.precision == "bfloat16"
+        )
         self.step = 0
         self.state = self.bilm.initial_state(parameters.batch_size)
         self.history: list[dict[str, float]] = []

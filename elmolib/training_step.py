@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -12,6 +13,7 @@ from elmolib.adagrad import Adagrad, clip_by_global_norm
 from elmolib.batches import BACKWARD, FORWARD, Batch
 from elmolib.bilm import BiLM
 from elmolib.losses import sampled_softmax_loss, softmax_loss
+from elmolib.precision import bfloat16_products
 
 DRAWS_PER_STEP = 256
 """Random masks that one step may draw: far more than a model of any published depth needs."""
@@ -93,15 +95,23 @@ class TrainingStep:
         bilm: the model, with a softmax.
         optimizer: holds the variables to train.
         clip_norm: bound on the norm of all gradients together, or None.
+        bfloat16: multiply in bfloat16; see `elmolib.precision`.
 
     References:
         bilm-tf `training.py`.
     """
 
-    def __init__(self, bilm: BiLM, optimizer: Adagrad, clip_norm: float | None) -> None:
+    def __init__(
+        self,
+        bilm: BiLM,
+        optimizer: Adagrad,
+        clip_norm: float | None,
+        bfloat16: bool = False,
+    ) -> None:
         self.bilm = bilm
         self.optimizer = optimizer
         self.clip_norm = clip_norm
+        self._products = bfloat16_products if bfloat16 else nullcontext
         self._compiled: Callable | None = None
 
     def __call__(self, batch: Batch, state, step: int) -> StepResult:
@@ -112,7 +122,8 @@ class TrainingStep:
             # depend on the step at which a run was begun or gone on with.
             signature = [any_batch_like(batch), *specs_of((state, counter))]
             self._compiled = tf.function(self._step, input_signature=signature)
-        return self._compiled(batch, state, counter)
+        with self._products():
+            return self._compiled(batch, state, counter)
 
     def _step(self, batch: Batch, state, counter) -> StepResult:
         self.bilm.seed_generator.state.assign(counter)
