@@ -41,7 +41,7 @@ __all__ = ["__version__", *_HOME]
 
 
 # Modules that notebooks use whole.
-_MODULES = ("evaluation", "plots")
+_MODULES = ("evaluation", "overview", "plots")
 
 
 def __getattr__(name: str) -> object:

@@ -103,6 +103,26 @@ def pretrained_path(parameters: Parameters) -> Path:
     return fetch(name) if is_published(name) else parameters.path(name)
 
 
+def model_path(parameters: Parameters) -> Path:
+    """Return the weights that a run has learnt or, where there are none yet, its pretrained ones.
+
+    Args:
+        parameters: those of the run.
+
+    Raises:
+        WeightsError: it is not trained yet, and `pretrained` names no model.
+    """
+    trained = parameters.run_path / "elmo.h5"
+    if trained.is_file():
+        return trained
+    if parameters.pretrained is None:
+        raise WeightsError(
+            f"There is no {trained}: run notebooks/02_train.ipynb with these parameters first, or "
+            "let pretrained name a model."
+        )
+    return pretrained_path(parameters)
+
+
 def is_published(name: str) -> bool:
     """Whether a model is named by its published name or address, and not by its path."""
     return name in PUBLISHED or urlsplit(name).scheme in ("http", "https")
