@@ -177,11 +177,13 @@ class EmbeddedCorpus:
         """The vectors of a line, counted from 0; see `embed_corpus` for their shape."""
         if not 0 <= line < len(self):
             raise IndexError(f"{self.path} has lines 0 to {len(self) - 1}, not {line}.")
-        return self._stored(str(line))[...]
+        with self._sound():
+            return self._stored(str(line))[...]
 
     def words(self, line: int) -> list[str]:
         """The words of a line, counted from 0."""
-        return self._stored("text").asstr()[line].split()
+        with self._sound():
+            return self._stored("text").asstr()[line].split()
 
     def sentences(self) -> Iterable[list[str]]:
         """The words of every line that has some, to be gone through as often as wanted."""
@@ -222,27 +224,34 @@ class EmbeddedCorpus:
         return self.path.with_name(f"{self.path.name}.{digest}.{suffix}")
 
     def _all_words(self) -> Iterator[list[str]]:
-        text = self._stored("text").asstr()
         for first in range(0, len(self), _TEXT_LINES):
-            for line in text[first : first + _TEXT_LINES]:
+            with self._sound():
+                lines = self._stored("text").asstr()[first : first + _TEXT_LINES]
+            for line in lines:
                 yield line.split()
 
     def _stored(self, name: str) -> h5py.Dataset:
         """Find a dataset that is stored in this file itself, all of it."""
-        try:
-            dataset = find_data(self._file, name, str(self.path))
-            if dataset is None:
-                raise _damaged(self.path)
-            require_stored(self._file, [(name, dataset)], str(self.path))
-        except (OSError, RuntimeError, ValueError, LookupError, TypeError):
-            raise _damaged(self.path) from None
+        dataset = find_data(self._file, name, str(self.path))
+        if dataset is None:
+            raise _damaged(self.path)
+        require_stored(self._file, [(name, dataset)], str(self.path))
         return dataset
 
     def _whole_numbers(self, name: str, ndim: int) -> np.ndarray:
-        dataset = self._stored(name)
-        if dataset.dtype != np.int64 or dataset.ndim != ndim:
-            raise _damaged(self.path)
-        return dataset[()]
+        with self._sound():
+            dataset = self._stored(name)
+            if dataset.dtype != np.int64 or dataset.ndim != ndim:
+                raise _damaged(self.path)
+            return dataset[()]
+
+    @contextmanager
+    def _sound(self) -> Iterator[None]:
+        """Take whatever h5py makes of damaged bytes for what it is."""
+        try:
+            yield
+        except (OSError, RuntimeError, ValueError, LookupError, TypeError, ArithmeticError):
+            raise _damaged(self.path) from None
 
 
 class _Sentences:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -39,6 +40,12 @@ _MAX_JSON_BYTES = 10_000_000
 # Floats shrink by a tenth and words by two thirds; more than this is an attack.
 _MAX_EXPANSION = 20
 _EXPANSION_FLOOR = 10_000_000
+
+# What the module zipfile lets through, depending on where the damage is.
+_ZIP_FAILURES = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError),
+    *(RuntimeError, ValueError, LookupError, ArithmeticError),
+)
 
 _Part = TypeVar("_Part")
 
@@ -123,6 +130,7 @@ def write_model(
     vocabulary: Vocabulary | None,
     tokenizer: Tokenizer,
     record: Mapping[str, Any] | None = None,
+    dtype: type[np.floating] = np.float32,
 ) -> None:
     """Write a biLM as one self-contained file that bilm-tf's descendants can read too.
 
@@ -132,10 +140,11 @@ def write_model(
     Args:
         path: the file to write, `elmo.h5` by custom.
         options: the architecture.
-        arrays: arrays by name, with the shapes of `options.weight_shapes`; stored as float32.
+        arrays: arrays by name, with the shapes of `options.weight_shapes`.
         vocabulary: the words of the softmax, or None.
         tokenizer: how raw text is split for this model.
         record: anything worth knowing about how the model was made, as JSON can hold it.
+        dtype: of the stored arrays. float16 halves the file and moves vectors by about 1e-3.
 
     Raises:
         WeightsError: the arrays contradict the options or the vocabulary, are not finite, or
@@ -156,7 +165,7 @@ def write_model(
     stored_record = None if record is None else _dumped(record, f"{path}: the record")
     with _reported(path), created(path) as file:
         for name, shape in shapes.items():
-            values = np.ascontiguousarray(_as_float32(arrays[name]))
+            values = np.ascontiguousarray(_as_float32(arrays[name]), dtype)
             _check_values(name, values, shape, str(path))
             file.create_dataset(name, data=values, track_times=False)
         file.attrs["elmolib_format"] = FORMAT_VERSION
@@ -250,8 +259,8 @@ def _read_zip(path: Path, override: BiLMOptions | None, softmax: bool) -> Stored
                 _extract(archive, Path(folder), path)
         except ElmolibError:
             raise
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as e:
-            raise WeightsError(f"{path} is a damaged or encrypted zip file: {e}.") from None
+        except _ZIP_FAILURES as error:
+            raise WeightsError(f"{path} is a damaged or encrypted zip file: {error}.") from None
         return _read_folder(Path(folder), override, softmax, str(path))
 
 

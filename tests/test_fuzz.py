@@ -14,6 +14,7 @@ import resource
 import signal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -72,6 +73,22 @@ def weights(folder: Path) -> Target:
     arrays = random_arrays(TINY, len(vocabulary))
     write_model(path, TINY, arrays, vocabulary, Tokenizer(language="ro"), {"steps": 3})
     return Target({path: structure(path)}, lambda: read_model(path))
+
+
+def zipped(folder: Path) -> Target:
+    from elmolib.weights import read_model, write_published
+
+    (whole,) = weights(folder).files
+    write_published(folder / "published", read_model(whole))
+    path = folder / "model.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted((folder / "published").iterdir()):
+            archive.write(file, f"216/{file.name}")
+    with zipfile.ZipFile(path) as archive:
+        starts = [info.header_offset for info in archive.infolist()]
+        directory = range(archive.start_dir, path.stat().st_size)
+    headers = [place for start in starts for place in range(start, start + 60)]
+    return Target({path: [*headers, *directory]}, lambda: read_model(path))
 
 
 def options(folder: Path) -> Target:
@@ -141,7 +158,7 @@ def vocabulary(folder: Path) -> Target:
 
 READERS = {
     reader.__name__: reader
-    for reader in (weights, options, checkpoint, corpus, parameters, vocabulary)
+    for reader in (weights, zipped, options, checkpoint, corpus, parameters, vocabulary)
 }
 
 
