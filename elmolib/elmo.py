@@ -579,11 +579,11 @@ class ElmoEmbedder(ELMo):
 
     @classmethod
     def from_pretrained(cls, model: str, options_url: str | None = None) -> ElmoEmbedder:
-        """Load a published model, downloading it on first use.
+        """Load the model in this package, or a published one, downloading it on first use.
 
         Args:
-            model: "small", "medium", "original", "original-5.5b", or the address of a `.zip`,
-                `.hdf5` or `.h5` file.
+            model: "en-tiny", which needs no download; "small", "medium", "original",
+                "original-5.5b", or the address of a `.zip`, `.hdf5` or `.h5` file.
             options_url: address of the `options.json` of a weight file that has none inside.
 
         Raises:

@@ -12,7 +12,7 @@ import numpy as np
 
 from elmolib.errors import ParameterError, WeightsError
 from elmolib.parameters import Parameters
-from elmolib.pretrained import PUBLISHED, fetch
+from elmolib.pretrained import PUBLISHED, SHIPPED, fetch
 from elmolib.vocabulary import Vocabulary
 from elmolib.weights import StoredModel, read_model
 
@@ -125,7 +125,7 @@ def model_path(parameters: Parameters) -> Path:
 
 def is_published(name: str) -> bool:
     """Whether a model is named by its published name or address, and not by its path."""
-    return name in PUBLISHED or urlsplit(name).scheme in ("http", "https")
+    return name in {*SHIPPED, *PUBLISHED} or urlsplit(name).scheme in ("http", "https")
 
 
 def _require_same_options(stored: StoredModel, parameters: Parameters) -> None:

@@ -1,4 +1,4 @@
-"""Published models by name or address, kept in one cache folder."""
+"""Models by name or address: one lies in this package, others are kept in one cache folder."""
 
 from __future__ import annotations
 
@@ -51,6 +51,9 @@ PUBLISHED = {
     "original-5.5b": Published("2x4096_512_2048cnn_2xhighway_5.5B"),
 }
 
+SHIPPED = {"en-tiny": Path(__file__).parent / "models" / "en-tiny.h5"}
+"""Models inside this package, which are there without any network; see docs/en-tiny.md."""
+
 _BASE_URL = "https://s3-us-west-2.amazonaws.com/allennlp/models/elmo"
 _MODEL_SUFFIXES = (".zip", ".hdf5", ".h5")
 
@@ -101,14 +104,14 @@ def cache_folder() -> Path:
 
 
 def fetch(model: str, options_url: str | None = None) -> Path:
-    """Give the place of a published model on this machine, downloading it if need be.
+    """Give the place of a model on this machine, downloading it if need be.
 
     A model in the cache is used without any network. A broken download is resumed, or begun again
     where the server cannot resume, and gets its name only once it is complete.
 
     Args:
-        model: `"small"`, `"medium"`, `"original"`, `"original-5.5b"`, or the `http(s)` address of
-            a `.zip`, `.hdf5` or `.h5` file.
+        model: `"en-tiny"`, which lies in this package, `"small"`, `"medium"`, `"original"`,
+            `"original-5.5b"`, or the `http(s)` address of a `.zip`, `.hdf5` or `.h5` file.
         options_url: address of the `options.json`, for a weight file that has none inside.
 
     Returns:
@@ -126,6 +129,9 @@ def fetch(model: str, options_url: str | None = None) -> Path:
     References:
         Peters et al. 2018, arXiv:1802.05365; the addresses are those that AllenNLP documents.
     """
+    if model in SHIPPED:
+        _refuse_options(model, options_url)
+        return SHIPPED[model]
     files = _files_of(model, options_url)
     folder = files[0].path.parent
     missing = [file for file in files if not file.path.exists()]
@@ -153,8 +159,7 @@ def fetch(model: str, options_url: str | None = None) -> Path:
 
 def _files_of(model: str, options_url: str | None) -> list[_File]:
     if model in PUBLISHED:
-        if options_url is not None:
-            raise DownloadError(f"{model} has options of its own: leave out {options_url}.")
+        _refuse_options(model, options_url)
         published = PUBLISHED[model]
         folder = cache_folder() / model
         stem = f"elmo_{published.folder}"
@@ -180,14 +185,20 @@ def _files_of(model: str, options_url: str | None) -> list[_File]:
     return files
 
 
+def _refuse_options(model: str, options_url: str | None) -> None:
+    if options_url is not None:
+        raise DownloadError(f"{model} has options of its own: leave out {options_url}.")
+
+
 def _name_in(url: str) -> str:
     address = urlsplit(url)
     name = PurePosixPath(unquote(address.path)).name
     if address.scheme in ("http", "https") and name.endswith(_MODEL_SUFFIXES):
         return re.sub(r"[^\w.-]", "_", name).lstrip(".")
-    nearest = difflib.get_close_matches(url, PUBLISHED, n=1)
+    names = [*SHIPPED, *PUBLISHED]
+    nearest = difflib.get_close_matches(url, names, n=1)
     raise DownloadError(
-        f"{url!r} is neither one of {', '.join(PUBLISHED)} nor the http(s) address of a "
+        f"{url!r} is neither one of {', '.join(names)} nor the http(s) address of a "
         f"{', '.join(_MODEL_SUFFIXES)} file"
         + (f": did you mean {nearest[0]!r}?" if nearest else ".")
     )

@@ -165,7 +165,9 @@ def write_model(
     stored_record = None if record is None else _dumped(record, f"{path}: the record")
     with _reported(path), created(path) as file:
         for name, shape in shapes.items():
-            values = np.ascontiguousarray(_as_float32(arrays[name]), dtype)
+            # What is too large for the type becomes infinite, and is refused as such.
+            with np.errstate(over="ignore"):
+                values = np.ascontiguousarray(_as_float32(arrays[name]), dtype)
             _check_values(name, values, shape, str(path))
             file.create_dataset(name, data=values, track_times=False)
         file.attrs["elmolib_format"] = FORMAT_VERSION

@@ -116,8 +116,7 @@ def plain_words(text: str) -> list[str]:
 
 def runs_of_words(words: list[str]) -> Iterator[tuple[str, ...]]:
     return (
-        tuple(words[first : first + SHARED_WORDS])
-        for first in range(len(words) - SHARED_WORDS + 1)
+        tuple(words[first : first + SHARED_WORDS]) for first in range(len(words) - SHARED_WORDS + 1)
     )
 
 

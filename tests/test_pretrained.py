@@ -350,9 +350,9 @@ def test_callers_at_the_same_time_share_one_download(server: Server, url: str) -
     "model, hint",
     [
         ("smal", "did you mean 'small'"),
-        ("file:///etc/model.zip", "neither one of small, medium"),
-        ("http://host/model.tar", "neither one of small, medium"),
-        ("ftp://host/model.zip", "neither one of small, medium"),
+        ("file:///etc/model.zip", "neither one of en-tiny, small, medium"),
+        ("http://host/model.tar", "neither one of en-tiny, small, medium"),
+        ("ftp://host/model.zip", "neither one of en-tiny, small, medium"),
     ],
 )
 def test_unknown_model_is_refused(model: str, hint: str) -> None:

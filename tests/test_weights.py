@@ -598,3 +598,21 @@ def test_full_disk_leaves_the_old_file(path: Path, limit: int) -> None:
     # The process must have survived with an HDF5 library that still works.
     write_model(path, TINY, random_arrays(TINY, 7, 1), VOCABULARY, TOKENIZER)
     assert_same_arrays(read_model(path).arrays, random_arrays(TINY, 7, 1))
+
+
+def test_float16_halves_the_file_and_keeps_eleven_bits(tmp_path):
+    for dtype in (np.float32, np.float16):
+        write_model(tmp_path / dtype.__name__, TINY, arrays(), VOCABULARY, TOKENIZER, dtype=dtype)
+    with h5py.File(tmp_path / "float16") as file:
+        assert {file[name].dtype for name in arrays()} == {np.dtype(np.float16)}
+    read = read_model(tmp_path / "float16")
+    for name, values in arrays().items():
+        assert read.arrays[name].dtype == np.float32
+        np.testing.assert_allclose(read.arrays[name], values, rtol=2**-11, atol=2**-24)
+
+
+def test_float16_refuses_what_it_cannot_hold(tmp_path):
+    large = arrays() | {"softmax/b": np.full(len(VOCABULARY), 1e6, np.float32)}
+    with pytest.raises(WeightsError, match="softmax/b"):
+        write_model(tmp_path / "elmo.h5", TINY, large, VOCABULARY, TOKENIZER, dtype=np.float16)
+    assert not (tmp_path / "elmo.h5").exists()
