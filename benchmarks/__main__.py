@@ -18,6 +18,10 @@ from benchmarks import growth, machine, prediction, preparation, report, trainin
 from benchmarks.agreement import Disagreement
 from benchmarks.program import N_THREADS, ROOT, ProgramFailed
 from benchmarks.setting import Setting
+from elmolib.precision import has_bfloat16
+
+BFLOAT16 = {"precision": "bfloat16"}
+"""The one parameter in which such training differs, left out where the processor lacks it."""
 
 
 def parts(setting: Setting) -> dict[str, Callable[[], dict]]:
@@ -28,8 +32,10 @@ def parts(setting: Setting) -> dict[str, Callable[[], dict]]:
         "prepare_raw": (20, False),
         "prepare_gigabyte": (1000, True),
     }
+    bfloat16 = {"train_small_bfloat16": partial(training.compare, setting, "small", **BFLOAT16)}
     return {
         "train_small": partial(training.compare, setting, "small"),
+        **(bfloat16 if has_bfloat16() else {}),
         "train_tiny": partial(training.compare, setting, "tiny"),
         "predict_small": partial(prediction.compare, setting, "small"),
         "predict_original": partial(prediction.compare, setting, "original"),

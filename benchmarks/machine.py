@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+from elmolib.precision import has_bfloat16
+
 PRODUCT_DIM = 4096
 
 
@@ -27,7 +29,7 @@ def describe(cores: list[int]) -> dict:
 
     return {
         "processor": _field("/proc/cpuinfo", "model name") or platform.processor(),
-        "avx512_bf16": has_bfloat16(),
+        "bfloat16": has_bfloat16(),
         "cores_used": len(cores) or None,
         "cores": os.cpu_count(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
@@ -37,11 +39,6 @@ def describe(cores: list[int]) -> dict:
         "keras": version("keras"),
         "load_at_start": round(os.getloadavg()[0], 2),
     }
-
-
-def has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16; without, TensorFlow emulates it at a crawl."""
-    return "avx512_bf16" in (_field("/proc/cpuinfo", "flags") or "").split()
 
 
 def memory() -> int:

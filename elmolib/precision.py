@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import tensorflow as tf
-
 INSTRUCTIONS = {"avx512_bf16", "amx_bf16"}
 
 
@@ -36,6 +34,8 @@ def bfloat16_products() -> Iterator[None]:
         TensorFlow, `tf.config.optimizer.set_experimental_options`,
         `auto_mixed_precision_onednn_bfloat16`.
     """
+    import tensorflow as tf
+
     option = "auto_mixed_precision_onednn_bfloat16"
     tf.config.optimizer.set_experimental_options({option: True})
     try:
