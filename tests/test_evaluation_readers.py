@@ -219,7 +219,8 @@ def test_the_first_sense_is_right_as_often_as_published(shared):
     found = {row.data: round(100 * row.value, 1) for row in rows}
     # Raganato et al. 2017, table 2, "WN 1st sense".
     published = {"senseval2": 66.8, "senseval3": 66.2, "semeval2007": 55.2}
-    assert found == {**published, "semeval2013": 63.0, "semeval2015": 67.8, "ALL": 65.2}
+    published |= {"semeval2013": 63.0, "semeval2015": 67.8, "ALL": 65.2}
+    assert {name: found[name] for name in published} == published
 
 
 @pytest.mark.shared

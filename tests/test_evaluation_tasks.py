@@ -88,10 +88,12 @@ def test_a_word_has_one_part_of_speech_without_its_neighbours(setting):
 def test_senses_are_those_of_the_nearest_vectors(setting):
     rows = TASKS["senses"].measure(Knowing(), setting)
     # "bear" is not in SemCor and falls back to its first sense, which is right.
-    assert values(rows, "ALL") == {"layer 0": 0.75, "layer 1": 1.0, "average": 1.0}
+    found = values(rows, "ALL")
+    assert found["layer 0"] == 0.75
+    assert found["layer 1"] == found["average"] == found["layer 1, whitened"] == 1.0
     assert values(rows, "senseval2")["layer 1"] == 1.0
-    assert {row.data for row in rows} == {"ALL", "senseval2", "semeval2013"}
-    assert rows[0].notes == {"lemma in SemCor": 0.5}
+    sets = {row.data for row in rows}
+    assert sets == {"ALL", "ALL but semeval2007", "senseval2", "semeval2013"}
     baseline = values(TASKS["senses"].measure(None, setting), "ALL")
     assert baseline == {"first sense": 0.75}
 
@@ -99,12 +101,39 @@ def test_senses_are_those_of_the_nearest_vectors(setting):
 def test_a_sense_is_the_mean_of_its_words(setting):
     embedder = Knowing(n_layers=1)
     sentences = senses.read_semcor(setting.data / senses.SEMCOR)
-    names, vectors = senses.learn_senses(embedder, sentences)["bank", "n"]
-    assert names == [MONEY, LAND]
+    learnt = senses.learn_senses(embedder, sentences)
+    vectors = learnt.vectors["bank", "n"]
+    assert learnt.senses == {("bank", "n"): [MONEY, LAND]}
+    assert learnt.counts == {MONEY: 2, LAND: 1}
     layers = dict(embedder.encode_each([["bank", "money"]]))[0]
     bank, money = layers[0]
     np.testing.assert_allclose(vectors[0, 0], (bank + (money + bank) / 2) / 2, rtol=1e-6)
     np.testing.assert_allclose(vectors[1, 0], bank, rtol=1e-6)
+    every = np.stack([bank, bank, (money + bank) / 2])
+    np.testing.assert_allclose(learnt.mean[0], every.mean(axis=0), rtol=1e-6)
+    expected = np.cov(every.T, bias=True)
+    np.testing.assert_allclose(learnt.covariance[0], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_frequency_decides_where_vectors_cannot_and_development_words_tell_how_much():
+    seen = [("m", MONEY)] * 9 + [("l", LAND)]
+    lemma = ("bank", "n")
+    tag = senses.SenseTagged
+    semcor = [senses.SenseSentence([w], [tag(0, 1, lemma, (key,))]) for w, key in seen]
+    learnt = senses.learn_senses(Knowing(1), semcor)
+    between = sum(dict(Knowing(1).encode_each([["m"], ["l"]])).values())[:, 0]
+    vectors = np.stack([between + 0.01 * dict(Knowing(1).encode_each([["l"]]))[0][:, 0]] * 2)
+
+    def chosen(sense: str) -> senses.Choices:
+        names = "semeval2007.d0", "senseval2.d0"
+        test = [tag(0, 1, lemma, (sense,), name) for name in names]
+        found = senses.whitened_choices(test, vectors.reshape(2, 1, -1), learnt, {})
+        assert found["vector, whitened"] == senses.Choices([LAND, LAND])
+        return found["vector, whitened, with frequency"]
+
+    assert chosen(LAND) == senses.Choices([LAND, LAND], 0.0)
+    assert chosen(MONEY).senses == [MONEY, MONEY]
+    assert chosen(MONEY).weight > 0
 
 
 def test_the_word_before_tells_the_sense_of_one_word(setting):
