@@ -7,16 +7,15 @@ OpenStax textbooks (CC BY 4.0), the training part of WikiText-2 and an excerpt o
 BY-SA 3.0). Each becomes `<source>.train.txt` and `<source>.heldout.txt`, one paragraph per line.
 `sources.json` beside them counts what was kept, held out and dropped.
 
-A paragraph is dropped when it has fewer than four words, when WikiText-2 hides one of its words
-behind `<unk>`, or when it shares 13 words in a row with a text that the models are measured on
-(the measure of overlap of Brown et al. 2020, arXiv:2005.14165, appendix C).
+A paragraph is dropped when it has fewer than four words, or shares 13 words in a row with a text
+that models are measured on (the measure of overlap of Brown et al. 2020, arXiv:2005.14165,
+appendix C); so is a sentence of WikiText-2 with a word that it hides behind `<unk>`.
 """
 
 from __future__ import annotations
 
 import argparse
 import gzip
-import io
 import json
 import re
 import tarfile
@@ -64,18 +63,13 @@ def files_of(path: Path) -> Iterator[tuple[str, str]]:
                 if not name.endswith("/"):
                     yield name, archive.read(name).decode("utf-8", "replace")
     elif path.suffix == ".tgz":
-        with tarfile.open(fileobj=io.BytesIO(first_member(path))) as archive:
+        with tarfile.open(path) as archive:
             for member in archive:
                 stream = archive.extractfile(member)
                 if stream is not None:
                     yield member.name, stream.read().decode("utf-8", "replace")
     else:
         yield path.name, gzip.decompress(path.read_bytes()).decode("utf-8", "replace")
-
-
-def first_member(path: Path) -> bytes:
-    with gzip.open(path) as stream:
-        return stream.read()
 
 
 def written_as_usual(line: str) -> str:
@@ -87,27 +81,21 @@ def written_as_usual(line: str) -> str:
     return re.sub(r'" ([^"]*?) "', r'"\1"', line)
 
 
-def paragraphs(source: str, path: Path) -> Iterator[str]:
+def paragraphs(path: Path) -> Iterator[str]:
     for name, text in files_of(path):
-        if source == "wikitext-2":
-            if not name.endswith("wiki.train.tokens"):
-                continue
-            for line in text.splitlines():
-                if "<unk>" not in line and not line.strip().startswith("="):
-                    yield written_as_usual(line.strip())
-        elif name.endswith(".txt") or path.suffix == ".gz":
+        if not name.endswith("MANIFEST.tsv"):
+            # Gutenberg's underscores stand for italics.
             yield from (line.replace("_", "").strip() for line in text.splitlines())
 
 
-def wikitext_sentences(path: Path) -> Iterator[str]:
-    """WikiText-2 by sentences: a paragraph without `<unk>` is rare, a sentence is not."""
-    for name, text in files_of(path):
-        if name.endswith("wiki.train.tokens"):
-            for line in text.splitlines():
-                if not line.strip().startswith("="):
-                    sentences = re.split(r"(?<= [.!?]) (?=[A-Z\"(])", line.strip())
-                    kept = [s for s in sentences if "<unk>" not in s]
-                    yield written_as_usual(" ".join(kept))
+def wikitext_paragraphs(path: Path) -> Iterator[str]:
+    """Those of the training part, without headings and without sentences that hide a word."""
+    with zipfile.ZipFile(path) as archive:
+        lines = archive.read("wikitext-2/wiki.train.tokens").decode().splitlines()
+    for line in lines:
+        if not line.strip().startswith("="):
+            sentences = re.split(r"(?<= [.!?]) (?=[A-Z\"(])", line.strip())
+            yield written_as_usual(" ".join(s for s in sentences if "<unk>" not in s))
 
 
 def plain_words(text: str) -> list[str]:
@@ -162,7 +150,7 @@ def put_together(data: Path, output: Path) -> dict[str, Counter[str]]:
     record: dict[str, Counter[str]] = {}
     for source, place in SOURCES.items():
         path = data / place
-        lines = wikitext_sentences(path) if source == "wikitext-2" else paragraphs(source, path)
+        lines = wikitext_paragraphs(path) if source == "wikitext-2" else paragraphs(path)
         sides: dict[str, list[str]] = {"train": [], "heldout": []}
         counts: Counter[str] = Counter()
         for line in lines:
