@@ -26,7 +26,7 @@ from elmolib import plots
 from elmolib.elmo import ElmoEmbedder
 from elmolib.errors import WeightsError
 from elmolib.plots.figure import new_axes
-from elmolib.progress import progress_line
+from elmolib.progress import heldout_text, progress_line
 from elmolib.scoring import unigram_perplexity
 from elmolib.weights import StoredModel
 from elmolib.widgets import Latest, SentenceBox
@@ -281,12 +281,12 @@ class Dashboard(keras.callbacks.Callback):
         self._is_training = False
         self.stop.disabled = True
         self.stop.description = "Stop"
-        self.advice.value = ""
         self.bar.value = training.step
         left = training.last_step - training.step
         done = f"Stopped with {left:,} steps to go" if left else "Finished"
-        again = " Run this cell again to go on." if left else ""
-        self._say(f"{done}, after {training.step:,}: saved as {training.weights_path}.{again}")
+        parts = f"{done}, after {training.step:,} steps", heldout_text(logs or {})
+        self._say(" | ".join(filter(None, (*parts, f"saved as {training.weights_path}"))))
+        self.advice.value = "Run this cell again to go on." if left else ""
         self._redraw_all()
         self._latest.wait()
         self.box.wait()

@@ -62,15 +62,15 @@ class EpochLine(keras.callbacks.Callback):
         steps = logs["tokens_per_second"] / (
             self.training.parameters.batch_size * self.training.parameters.unroll_steps
         )
-        heldout = heldout_text(logs)
-        print(
-            f"epoch {logs['epoch']:g}/{self.training.parameters.epochs} | "
-            f"{heldout and heldout + ' | '}"
+        parts = (
+            f"epoch {logs['epoch']:g}/{self.training.parameters.epochs}",
+            heldout_text(logs),
             f"sampled training perplexity {logs['train_forward']:.1f} forward, "
-            f"{logs['train_backward']:.1f} backward | "
-            f"{logs['tokens_per_second']:,.0f} tokens/s | {duration(left / steps)} left",
-            flush=True,
+            f"{logs['train_backward']:.1f} backward",
+            f"{logs['tokens_per_second']:,.0f} tokens/s",
+            f"{duration(left / steps)} left",
         )
+        print(" | ".join(filter(None, parts)), flush=True)
 
 
 def progress_line(training: Training, seconds_per_step: float) -> str:
@@ -83,8 +83,8 @@ def progress_line(training: Training, seconds_per_step: float) -> str:
         f"epoch {epoch} of {parameters.epochs} | step {training.step:,} of "
         f"{training.last_step:,} | {speed:,.0f} tokens/s | {duration(left)} left"
     )
-    heldout = heldout_text(training.history[-1]) if training.history else ""
-    return f"{line} | {heldout}" if heldout else line
+    heldout = heldout_text(training.history[-1] if training.history else {})
+    return " | ".join(filter(None, (line, heldout)))
 
 
 def heldout_text(line: Mapping[str, float]) -> str:

@@ -110,9 +110,10 @@ class Lab:
         page.goto(
             f"http://127.0.0.1:{self.port}/lab/tree/notebooks/{name}.ipynb?token={self.token}&reset"
         )
-        page.wait_for_selector(".jp-Cell")
-        page.wait_for_selector(".jp-Spinner", state="detached")
-        page.wait_for_selector("text=/\\| Idle/")
+        if not _gets_ready(page):
+            # Seldom, on a busy machine, JupyterLab misses that its kernel is there.
+            page.reload()
+            assert _gets_ready(page)
         # The file browser leaves little room in a small window.
         page.keyboard.press("Control+b")
         return Notebook(page, self.pictures)
@@ -121,6 +122,18 @@ class Lab:
         """End the server and its kernels."""
         self.server.terminate()
         self.server.wait(ENOUGH)
+
+
+def _gets_ready(page: Any) -> bool:
+    from playwright.sync_api import TimeoutError
+
+    page.wait_for_selector(".jp-Cell")
+    page.wait_for_selector(".jp-Spinner", state="detached")
+    try:
+        page.wait_for_selector("text=/\\| Idle/", timeout=1000 * ENOUGH / 3)
+    except TimeoutError:
+        return False
+    return True
 
 
 class Notebook:
@@ -266,7 +279,7 @@ def test_a_kernel_that_hears_no_clicks_is_stopped_by_its_own_button(lab):
     notebook.screenshot("train_deaf", "dashboard")
     notebook.page.click('[data-command="notebook:interrupt-kernel"]')
     until(lambda: "Stopped" in notebook.part("status").inner_text(), "training has stopped")
-    assert notebook.part("advice").inner_text() == ""
+    assert "hears no clicks" not in notebook.part("advice").inner_text()
     notebook.wait_until_done()
 
 

@@ -23,6 +23,7 @@ from elmolib.dashboard import (
 )
 from elmolib.embedding import SentenceEncoder
 from elmolib.errors import WeightsError
+from elmolib.progress import heldout_text
 from elmolib.training import Training
 
 WORDS = ["the", "river", "bank"]
@@ -98,11 +99,14 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(unwatched, training):
     training.run([page, At([7], lambda: page.stop.click())])
     assert training.step == 7
     assert training.weights_path.exists()
-    assert "Stopped with" in page.status.value
-    assert f"after 7: saved as {training.weights_path}" in page.status.value
+    assert page.status.value.startswith("Stopped with ")
+    assert page.status.value.endswith(f", after 7 steps | saved as {training.weights_path}")
+    assert page.advice.value == "Run this cell again to go on."
     again = Dashboard(training)
     training.run([again])
-    assert again.status.value.startswith("Finished, after ")
+    n, heldout = training.last_step, heldout_text(training.history[-1])
+    assert again.status.value.startswith(f"Finished, after {n} steps | {heldout} | saved as")
+    assert again.advice.value == ""
     assert results(training) == unwatched
 
 
