@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from elmolib.errors import ParameterError
-from elmolib.evaluation.confidence import bootstrap, ratio
+from elmolib.evaluation.confidence import bootstrap, difference, ratio
 
 
 def test_the_interval_of_a_mean_is_that_of_the_normal_distribution():
@@ -34,6 +34,18 @@ def test_any_statistic_can_be_drawn():
     pairs = np.array([[3, 4], [0, 1], [5, 5]])  # right words and words of three sentences
     assert bootstrap(pairs, ratio).value == 0.8
     assert bootstrap(np.full((9, 2), 2.0), ratio)[:3] == (1.0, 1.0, 1.0)
+
+
+def test_a_difference_on_the_same_examples_is_surer_than_two_intervals():
+    generator = np.random.default_rng(4)
+    words = np.full(400, 10)
+    one = generator.binomial(10, 0.7, size=400)
+    other = one - (generator.random(400) < 0.3)
+    right, less_right = (np.stack([counts, words], axis=1) for counts in (one, other))
+    found = difference(right, less_right)
+    assert found.value == pytest.approx((one.sum() - other.sum()) / 4000)
+    assert 0 < found.low < found.value < found.high
+    assert bootstrap(right, ratio).overlaps(bootstrap(less_right, ratio))
 
 
 def test_the_same_seed_gives_the_same_interval():

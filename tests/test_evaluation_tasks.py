@@ -38,11 +38,11 @@ from elmolib.evaluation.baselines import (
 from elmolib.evaluation.probe import Labelled, linear_probe
 from elmolib.evaluation.reader import Examples, read_sentences, read_words, split_vectors
 from elmolib.evaluation.report import main as report
-from elmolib.evaluation.results import read_results
+from elmolib.evaluation.results import above_layer_below, read_results
 from elmolib.evaluation.setting import Setting
 from elmolib.evaluation.similarity import pearson
 from elmolib.evaluation.tasks import TASKS, measure_all, tasks_named
-from elmolib.evaluation.vectors import sentence_vectors, word_vectors
+from elmolib.evaluation.vectors import layer_below, sentence_vectors, word_vectors
 from elmolib.evaluation.word_in_context import best_threshold
 from elmolib.scoring import perplexity
 from elmolib.text import Tokenizer
@@ -149,6 +149,15 @@ def test_pairs_in_context_need_context(setting):
     assert found["layer 0"] == 0.5
     assert found["layer 1"] == 1.0
     assert values(TASKS["wic"].measure(None, setting)) == {"commonest answer": 0.5}
+
+
+def test_layers_are_compared_with_the_one_below():
+    right = {"layer 1": np.array([[1, 2], [2, 2]]), "layer 2": np.array([[2, 2], [2, 2]])}
+    note = above_layer_below("layer 2", right, seed=0)
+    assert list(note) == ["above layer 1"] and note["above layer 1"][0] == 0.25
+    assert above_layer_below("layer 1", right, seed=0) == {}
+    assert layer_below("layer 12, whitened") == "layer 11, whitened"
+    assert [layer_below(name) for name in ("layer 0", "layer 1", "mix")] == [None] * 3
 
 
 @pytest.mark.parametrize("seed", range(5))

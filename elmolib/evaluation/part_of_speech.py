@@ -12,7 +12,7 @@ import numpy as np
 from elmolib.evaluation.confidence import bootstrap, ratio
 from elmolib.evaluation.probe import Labelled, Learnt, linear_probe
 from elmolib.evaluation.reading import as_written, members
-from elmolib.evaluation.results import Row, row
+from elmolib.evaluation.results import Row, above_layer_below, row
 from elmolib.evaluation.setting import Setting
 from elmolib.evaluation.vectors import MIX, Embedder, single_layers, word_vectors
 from elmolib.tagging import TaggedSentence, commonest_tags, read_conllu, tag_names
@@ -111,11 +111,11 @@ def measure_on(embedder: Embedder | None, treebank: Treebank, data: str, seed: i
     training, development, test = treebank
     if embedder is None:
         given = commonest_tags(training, [sentence.words for sentence in test])
-        return [_row("commonest tag", given, treebank, data, seed)]
+        return [_row("commonest tag", _right(given, test), treebank, data, seed)]
     names = tag_names(training)
     vectors = word_vectors(embedder, [s.words for part in treebank for s in part])
     ends = np.cumsum([sum(len(s.words) for s in part) for part in treebank])[:2]
-    rows = []
+    rows, right = [], {}
     for system, layers in [*single_layers(vectors.values), (MIX, vectors.values)]:
         if system == MIX and layers.shape[1] == 1:
             continue
@@ -127,31 +127,34 @@ def measure_on(embedder: Embedder | None, treebank: Treebank, data: str, seed: i
             len(names),
             seed,
         )
-        rows.append(_row(system, _tags(learnt, test, names), treebank, data, seed, learnt))
+        right[system] = _right(_tags(learnt, test, names), test)
+        notes = {"epochs": learnt.epochs} | above_layer_below(system, right, seed)
+        if system == MIX:
+            notes["layer weights"] = [round(float(share), 3) for share in learnt.mix]
+        rows.append(_row(system, right[system], treebank, data, seed, **notes))
     return rows
+
+
+def _right(given: Sequence[Sequence[str]], test: Sequence[TaggedSentence]) -> np.ndarray:
+    """Count right words and words of each sentence: integers (sentences, 2)."""
+    pairs = zip(given, test, strict=True)
+    return np.array([(sum(map(str.__eq__, tags, s.tags)), len(s.tags)) for tags, s in pairs])
 
 
 def _row(
     system: str,
-    given: Sequence[Sequence[str]],
+    right: np.ndarray,
     treebank: Treebank,
     data: str,
     seed: int,
-    learnt: Learnt | None = None,
+    **notes: object,
 ) -> Row:
-    right = [
-        (sum(map(str.__eq__, tags, sentence.tags)), len(sentence.tags))
-        for tags, sentence in zip(given, treebank.test, strict=True)
-    ]
-    notes = {} if learnt is None else {"epochs": learnt.epochs}
-    if system == MIX:
-        notes["layer weights"] = [round(float(share), 3) for share in learnt.mix]
     return row(
         TASK,
         data,
         system,
         "accuracy",
-        bootstrap(np.array(right), ratio, seed=seed),
+        bootstrap(right, ratio, seed=seed),
         "sentences",
         seed,
         n=sum(len(sentence.words) for sentence in treebank.test),

@@ -128,6 +128,11 @@ def _remarks(entries: Sequence[Entry]) -> Iterator[str]:
         sentence += f", learnt from {learnt:,}" if learnt else ""
         seeds = sorted({row.seed for row in rows})
         yield f"{sentence}; seed {', '.join(map(str, seeds))}."
+    for model, row in entries:
+        for note, values in row.notes.items():
+            if note.startswith("above "):
+                value, low, high = (f"{100 * number:+.1f}" for number in values)
+                yield f"- {row.data}, {model}: {row.system} {note} by {value} [{low}, {high}]."
 
 
 def _runs(paths: Sequence[Path], results: Sequence[Results]) -> Iterator[str]:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import elmolib
 from elmolib.errors import ElmolibError
-from elmolib.evaluation.confidence import Interval
+from elmolib.evaluation.confidence import Interval, difference
+from elmolib.evaluation.vectors import layer_below
 from elmolib.files import replacing
 
 FORMAT = 1
@@ -86,6 +89,23 @@ def row(
     )
 
 
+def above_layer_below(
+    system: str, right: Mapping[str, np.ndarray], seed: int
+) -> dict[str, list[float]]:
+    """Make the note that compares an LSTM layer with the one below it, sentence by sentence.
+
+    Args:
+        system: the name of the layer; there is no note of others.
+        right: integers (sentences, 2) by system, right words and words of each sentence.
+        seed: of the bootstrap.
+    """
+    below = layer_below(system)
+    if below not in right:
+        return {}
+    value, low, high, _ = difference(right[system], right[below], seed)
+    return {f"above {below}": [value, low, high]}
+
+
 @dataclass(frozen=True)
 class Results:
     """All figures of one model, and what is needed to measure them again.
@@ -118,7 +138,6 @@ def circumstances(
         rows: the figures.
     """
     import keras
-    import numpy as np
 
     return {
         "seed": seed,

@@ -15,7 +15,7 @@ import numpy as np
 from elmolib.errors import TextError
 from elmolib.evaluation.confidence import bootstrap, ratio
 from elmolib.evaluation.reading import as_written, member, members
-from elmolib.evaluation.results import Row, row
+from elmolib.evaluation.results import Row, above_layer_below, row
 from elmolib.evaluation.setting import Setting
 from elmolib.evaluation.vectors import Embedder, single_layers, with_average
 from elmolib.evaluation.wordnet import Lemma, first_senses, lemma_of
@@ -300,24 +300,28 @@ def _rows(
 ) -> list[Row]:
     rows = []
     for data, parts in SETS.items():
-        for system, (given, weight) in answers.items():
-            right = _right_by_sentence(given, test, parts)
-            if len(right):
-                rows.append(
-                    row(
-                        TASK,
-                        data,
-                        system,
-                        "F1",
-                        bootstrap(right, ratio, seed=seed),
-                        "sentences",
-                        seed,
-                        n=int(right[:, 1].sum()),
-                        examples="words",
-                        n_training=n_training,
-                        **({"weight of frequency": weight} if weight else {}),
-                    )
+        right = {
+            system: _right_by_sentence(given, test, parts) for system, (given, _) in answers.items()
+        }
+        for system, (_, weight) in answers.items():
+            if not len(right[system]):
+                continue
+            notes: dict[str, object] = {"weight of frequency": weight} if weight else {}
+            rows.append(
+                row(
+                    TASK,
+                    data,
+                    system,
+                    "F1",
+                    bootstrap(right[system], ratio, seed=seed),
+                    "sentences",
+                    seed,
+                    n=int(right[system][:, 1].sum()),
+                    examples="words",
+                    n_training=n_training,
+                    **notes | above_layer_below(system, right, seed),
                 )
+            )
     return rows
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
@@ -83,3 +84,11 @@ def with_average(vectors: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
 def layer_name(number: int, n_layers: int) -> str:
     """Name a layer in tables; vectors that have but one layer need no number."""
     return f"layer {number}" if n_layers > 1 else "vector"
+
+
+def layer_below(system: str) -> str | None:
+    """Name the system that differs from another in reading the next lower LSTM layer, if any."""
+    found = re.match(r"layer (\d+)(.*)", system)
+    if found is None or found[1] in "01":
+        return None
+    return f"layer {int(found[1]) - 1}{found[2]}"
