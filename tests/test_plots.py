@@ -174,6 +174,22 @@ def test_a_script_without_a_font_is_named(monkeypatch):
     assert "No font here can draw CJK: install one" in all_texts(axes.figure)
 
 
+def test_hebrew_runs_from_the_right_and_arabic_letters_join():
+    def drawn(word: str) -> np.ndarray:
+        figure = plots.Picture(figsize=(3, 1))
+        fonts.write(figure.text(0.5, 0.5, "", ha="center", fontsize=40), word)
+        ink = (1 - pixels(figure)[..., 0]).sum(axis=0)
+        return np.trim_zeros(ink)
+
+    # Alef is much larger than yod.
+    alef_first, yod_first = drawn("אי"), drawn("יא")
+    middle = min(len(alef_first), len(yod_first)) // 2
+    assert alef_first[-middle:].sum() > alef_first[:middle].sum()
+    assert yod_first[:middle].sum() > yod_first[-middle:].sum()
+    # A mark without a shape of its own keeps letters apart.
+    assert len(drawn("سل")) < 0.9 * len(drawn("س\u200cل"))
+
+
 def test_a_font_that_has_the_script_is_found(monkeypatch):
     has = {"DejaVu Sans": {ord("a"), ord(plots.BOX)}, "Roman": {ord("b")}, "Han": {ord("河")}}
     monkeypatch.setattr(fonts, "_usual_family", lambda: "DejaVu Sans")
