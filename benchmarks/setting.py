@@ -55,7 +55,7 @@ class Setting:
     peers_missing: list[str] = field(default_factory=peers.missing)
 
     def __post_init__(self) -> None:
-        self.rounds = 1 if self.quick else 7
+        self.rounds = 1 if self.quick else 5
         self.warm_rounds = 0 if self.quick else 1
         self.product_seconds = 0.1 if self.quick else 1.0
         self.models: dict[str, BiLMOptions] = (
