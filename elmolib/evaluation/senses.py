@@ -165,7 +165,7 @@ def learn_senses(embedder: Embedder, sentences: Sequence[SenseSentence]) -> Lear
     """Average the vectors of all words of each sense."""
     sums: dict[str, np.ndarray] = {}
     counts: Counter[str] = Counter()
-    n, total, products = 0, 0.0, 0.0
+    n, total, products = 0, np.zeros(()), np.zeros(())
     for place, layers in embedder.encode_each([sentence.words for sentence in sentences]):
         tagged = sentences[place].tagged
         if not tagged:
