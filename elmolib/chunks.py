@@ -33,7 +33,7 @@ TRAIN, HELDOUT = "train", "heldout"
 SIDES = (TRAIN, HELDOUT)
 
 MOST_BYTES_OF_A_LINE = 2**28
-"""A line is in memory whole, with all its words: about ten times its size."""
+"""A line is in memory whole, with all its words: up to twenty times its size."""
 
 
 @dataclass(frozen=True)

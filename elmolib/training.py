@@ -106,6 +106,7 @@ class Training:
         self.history: list[dict[str, float]] = []
         # Sums since the last line of the history: losses of each direction, steps, seconds.
         self._epoch_losses, self._epoch_steps, self._epoch_seconds = np.zeros(2), 0, 0.0
+        self._gradient_norm = math.nan
         self.beginning: Beginning | None = None
         self._checkpoints = Checkpoints(self.folder, parameters.keep_checkpoints)
         self._checkpoints.refuse_older()
@@ -229,7 +230,8 @@ class Training:
             result = self.training_step(batch, self.state, self.step)
             losses, norm = np.asarray(result.losses), float(result.gradient_norm)
             self._epoch_seconds += time.perf_counter() - started
-            self._require_finite(losses, norm)
+            self._gradient_norm = norm
+            self._require_finite(losses)
             self.state = result.state
             self.step += 1
             self._epoch_losses += losses
@@ -253,18 +255,18 @@ class Training:
             minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
         )
 
-    def _require_finite(self, losses: np.ndarray, norm: float) -> None:
-        if not (np.isfinite(losses).all() and math.isfinite(norm)):
+    def _require_finite(self, losses: np.ndarray) -> None:
+        if not (np.isfinite(losses).all() and math.isfinite(self._gradient_norm)):
             raise self._divergence(
-                f"losses {losses[FORWARD]:g} forward and {losses[BACKWARD]:g} backward, "
-                f"gradient norm {norm:g}"
+                f"losses {losses[FORWARD]:g} forward and {losses[BACKWARD]:g} backward"
             )
 
     def _divergence(self, what: str) -> TrainingError:
         return TrainingError(
-            f"Training diverged at step {self.step}: {what}, learning_rate "
-            f"{self.parameters.learning_rate:g}; train with a lower one in another run_dir, the "
-            f"last good checkpoint is {self.checkpoint_path}."
+            f"Training diverged at step {self.step}: {what}, gradient norm "
+            f"{self._gradient_norm:g}, learning_rate {self.parameters.learning_rate:g}; train "
+            "with a lower one in another run_dir, the last good checkpoint is "
+            f"{self.checkpoint_path}."
         )
 
     def _end_epoch(self, told: keras.callbacks.CallbackList) -> None:
