@@ -388,7 +388,7 @@ def survives_kills(weights: Path, folder: Path, n_kills: int) -> None:
             n_killed += child.wait() == -signal.SIGKILL
         else:
             assert child.wait() == 0
-    assert n_killed > n_kills / 2
+    assert n_killed >= int(0.8 * n_kills)
     assert out.read_bytes() == (folder / "whole.h5").read_bytes()
     assert {file.name for file in folder.iterdir()} == {"text.txt", "whole.h5", "out.h5"}
 

@@ -192,8 +192,11 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
-def survives(tmp_path: Path, n_steps: int, moments: list[Callable]) -> None:
-    """Train in peace, and so that each moment is the last of its process, and compare."""
+def survives(tmp_path: Path, n_steps: int, moments: list[Callable], least_kills: int) -> None:
+    """Train in peace, and so that each moment is the last of its process, and compare.
+
+    A process that ends just before it is to be killed does not count as killed.
+    """
     whole, folder = (made(tmp_path / name, 200, n_steps) for name in ("whole", "killed"))
     with children_in(whole, TRAIN, 1) as children:
         finish(children.go(), whole)
@@ -205,7 +208,7 @@ def survives(tmp_path: Path, n_steps: int, moments: list[Callable]) -> None:
             wait_for_moment(child, folder, rng)
             n_killed += kill(child)
         finish(children.go(), folder)
-    assert n_killed >= 0.7 * len(moments)
+    assert n_killed >= least_kills
     run, undisturbed = folder / "run", whole / "run"
     assert (run / "elmo.h5").read_bytes() == (undisturbed / "elmo.h5").read_bytes()
     assert history(folder) == history(whole)
@@ -219,14 +222,14 @@ def survives(tmp_path: Path, n_steps: int, moments: list[Callable]) -> None:
 
 def test_killed_training_ends_with_the_same_bytes(tmp_path):
     moments = [within_preparation, after_some_steps, within_a_checkpoint, within_the_weights]
-    survives(tmp_path, 110, moments)
+    survives(tmp_path, 110, moments, 3)
 
 
 @pytest.mark.slow
 def test_training_killed_many_times_ends_with_the_same_bytes(tmp_path):
     again_and_again = [after_some_time, after_some_steps, within_a_checkpoint, after_some_steps]
     moments = [within_preparation] * 2 + [within_the_weights, after_an_epoch] * 2
-    survives(tmp_path, 410, moments + again_and_again * 5)
+    survives(tmp_path, 410, moments + again_and_again * 5, 20)
 
 
 def preparation_survives(tmp_path: Path, n_kills: int) -> None:
