@@ -7,9 +7,11 @@ whether they do is found out by calling out to the page and listening for an ech
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from html import escape
 from statistics import median
 from threading import Lock
@@ -58,7 +60,7 @@ class Pace:
 
     Args:
         seconds: the least time between two beginnings.
-        share: the most of all time that it may take.
+        share: the most of all time that it may keep a processor busy.
     """
 
     def __init__(self, seconds: float = REDRAW_SECONDS, share: float = SHARE) -> None:
@@ -70,10 +72,19 @@ class Pace:
         """Tell whether enough time has gone by."""
         return time.monotonic() >= self._next
 
-    def done(self, started: float) -> None:
-        """Take note of what has just been done, and when by `time.monotonic` it was begun."""
-        cost = time.monotonic() - started
-        self._next = started + max(self._seconds, cost / self._share)
+    def hold(self) -> None:
+        """Let nothing be due until what is due now was done."""
+        self._next = math.inf
+
+    @contextmanager
+    def spent(self) -> Iterator[None]:
+        """Count the work of the block, which is done in this thread."""
+        started, busy = time.monotonic(), time.thread_time()
+        try:
+            yield
+        finally:
+            cost = time.thread_time() - busy
+            self._next = started + max(self._seconds, cost / self._share)
 
 
 class ModelInTraining(ElmoEmbedder):
@@ -261,10 +272,10 @@ class Dashboard(keras.callbacks.Callback):
         epoch = self.training.step / self.training.steps_per_epoch
         self.losses.add(epoch, logs["loss_forward"], logs["loss_backward"])
         if self._copying.is_due():
-            self._model.copy_weights()
-            self._copying.done(now)
+            with self._copying.spent():
+                self._model.copy_weights()
         if self._drawing.is_due():
-            self._drawing.done(now)
+            self._drawing.hold()
             self._show_progress()
             self._redraw()
         if self.training.step % self.training.steps_per_epoch == 0:
@@ -363,13 +374,18 @@ class Dashboard(keras.callbacks.Callback):
         self._lines = self.training.history_frame(), steps
 
     def _draw(self) -> None:
-        started = time.monotonic()
+        with self._drawing.spent():
+            try:
+                self.curve.value = plots.png(self._curve().figure)
+            # What a thread raises is shown nowhere else.
+            except Exception as error:
+                self.advice.value = escape(str(error) or type(error).__name__)
+
+    def _curve(self) -> Axes:
         history, steps = self._lines
         epochs = epochs_in_view(
             steps["epoch"].max() if len(steps) else 0,
             self.training.last_step / self.training.steps_per_epoch,
         )
         axes = new_axes(7.2, 5.4)
-        plots.learning_curve(history, self._unigram, axes, steps=steps, epochs=epochs)
-        self.curve.value = plots.png(axes.figure)
-        self._drawing.done(started)
+        return plots.learning_curve(history, self._unigram, axes, steps=steps, epochs=epochs)

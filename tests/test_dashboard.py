@@ -217,15 +217,34 @@ def test_the_axis_grows_with_the_run(done, planned, seen):
 
 
 def test_what_takes_long_is_done_seldom(monkeypatch):
-    now = [100.0]
+    now, busy = [100.0], [0.0]
     monkeypatch.setattr(dashboard.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(dashboard.time, "thread_time", lambda: busy[0])
     pace = Pace(seconds=1.0, share=0.1)
     assert pace.is_due()
     for cost, wait in ((0.0, 1.0), (0.05, 1.0), (0.5, 5.0)):
+        pace.hold()
+        now[0] += 1000
+        assert not pace.is_due()
         started = now[0]
-        now[0] += cost
-        pace.done(started)
+        with pace.spent():
+            busy[0] += cost
+            # Waiting for a processor costs training nothing.
+            now[0] += cost + 0.2
         now[0] = started + wait - 1e-6
         assert not pace.is_due()
         now[0] = started + wait + 1e-6
         assert pace.is_due()
+
+
+def test_what_goes_wrong_with_a_picture_is_said_and_stops_nothing(training, monkeypatch):
+    def fail(*arguments, **options):
+        raise MemoryError
+
+    page, advice = Dashboard(training), []
+    monkeypatch.setattr(Pace, "is_due", lambda self: True)
+    at_first = At([2], lambda: monkeypatch.setattr(dashboard.plots, "learning_curve", fail))
+    then = At([10], lambda: (page._latest.wait(), advice.append(page.advice.value)))
+    training.run([page, at_first, then])
+    assert advice == ["MemoryError"]
+    assert training.step == training.last_step
