@@ -73,7 +73,8 @@ def linear_probe(
         steps_per_execution=_STEPS_AT_ONCE,
     )
     epochs = fit_until_best(model, _in_batches(training), development, MOST_EPOCHS)
-    scores = model.predict(test, batch_size=1024, verbose=0)
+    # `predict` would be compiled anew for each probe, and TensorFlow complains of that.
+    scores = ops.convert_to_numpy(model(test))
     return Learnt(scores.argmax(axis=-1), epochs, mix.shares())
 
 
