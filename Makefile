@@ -1,6 +1,7 @@
 # One virtual environment, in .venv, made anew whenever pyproject.toml changes.
 #   make demo    train the tiny model on a Wikipedia excerpt and draw a heatmap
 #   make test    everything that must hold: lint and the test suite
+#   make gallery the notebooks, run on the tiny model, as pages in docs/gallery
 #   make bench   speed and memory beside bilm-tf and simple-elmo, on two cores: about an hour
 # Another Python: make demo PYTHON=python3.12
 
@@ -8,6 +9,7 @@ PYTHON ?= python3
 EXTRAS ?= test
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+GALLERY_ARGS ?=
 
 BIN := .venv/bin
 INSTALLED := .venv/installed-$(EXTRAS)
@@ -18,7 +20,7 @@ PAPERMILL := $(BIN)/papermill -f params/tiny.yaml --no-progress-bar --log-output
 export JUPYTER_PREFER_ENV_PATH = 1
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint gallery bench clean
 
 demo: $(INSTALLED)
 	@mkdir -p $(RUN)
@@ -38,6 +40,9 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+gallery: $(INSTALLED)
+	$(BIN)/python docs/make_gallery.py $(GALLERY_ARGS)
 
 bench: .venv/installed-peers
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
