@@ -41,14 +41,16 @@ def learning_curve(
         the axes drawn in. Without a single row they hold a note that says so.
     """
     ax = ax or new_axes()
-    for name, colour in COLOURS.items():
+    # The mean comes last, and so on top.
+    colours = dict(reversed(COLOURS.items()))
+    for name, colour in colours.items():
         if f"heldout_{name}" in history and len(history):
             values = history[f"heldout_{name}"]
             style = {"marker": "o", "markersize": 5, "label": f"held out, {name}"}
             ax.plot(history["epoch"], values, color=colour, **style)
     train = _with_mean(history if steps is None else steps)
     marker = "o" if steps is None else ""
-    for name, colour in COLOURS.items():
+    for name, colour in colours.items():
         if f"train_{name}" in train:
             style = {"marker": marker, "markersize": 5, "label": f"training, {name}"}
             ax.plot(train["epoch"], train[f"train_{name}"], ":", color=colour, **style)
