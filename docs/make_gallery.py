@@ -33,6 +33,14 @@ GALLERY = ROOT / "docs" / "gallery"
 COLOURS = 128
 """Of a picture: no difference to the eye, and a third of the bytes."""
 
+COVERS = {
+    "01_prepare": "01_prepare-zipf.png",
+    "02_train": "../pictures/dashboard.png",
+    "03_evaluate": "03_evaluate-calibration.png",
+    "04_explore": "04_explore-map.png",
+}
+"""Pictures that say best what a page is about, where that is not the last one."""
+
 CREDIT = (
     "The sentences quoted are from the English Wikipedia, [CC BY-SA 3.0]"
     "(https://creativecommons.org/licenses/by-sa/3.0/), as excerpted in the gensim wheel, from "
@@ -103,7 +111,7 @@ def is_about_parameters(cell: nbformat.NotebookNode) -> bool:
 
 
 def write_index(folder: Path) -> None:
-    """Write a page with the title, first words and last picture of every page in a folder."""
+    """Write a page with the title, first words and a picture of every page in a folder."""
     parts = [
         "# What the notebooks show",
         "`make gallery` runs all notebooks on the tiny model and writes these pages.",
@@ -114,7 +122,8 @@ def write_index(folder: Path) -> None:
         text = page.read_text(encoding="utf-8")
         title, words = re.match(r"# (.*)\n\n((?:.+\n)+)", text).groups()
         parts += [f"## [{title}]({page.name})", words.strip()]
-        parts += re.findall(r"^!\[.*\]\(.*\)$", text, re.MULTILINE)[-1:]
+        pictures = re.findall(r"^!\[.*\]\((.*)\)$", text, re.MULTILINE)
+        parts += [f"![{title}]({COVERS.get(page.stem, path)})" for path in pictures[-1:]]
     _write(folder / "README.md", "\n\n".join([*parts, CREDIT]).encode())
 
 

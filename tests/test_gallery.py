@@ -84,8 +84,8 @@ def test_the_first_page_leads_to_every_other(gallery, tmp_path):
     index = (tmp_path / "README.md").read_text()
     assert index.index("[Title](01_x.md)") < index.index("[Second](02_y.md)")
     assert "What one sees." in index
-    assert "![b](b.png)" in index
-    assert "![a](a.png)" not in index
+    assert "![Second](b.png)" in index
+    assert "a.png" not in index
 
 
 def test_a_notebook_that_is_not_there_is_named(gallery, capsys):
