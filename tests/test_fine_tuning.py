@@ -16,6 +16,7 @@ from small_corpus import small_parameters
 from elmolib.corpus import prepare_corpus
 from elmolib.elmo import ELMo
 from elmolib.errors import ParameterError, WeightsError
+from elmolib.fine_tuning import model_path
 from elmolib.scoring import perplexity
 from elmolib.text import Tokenizer
 from elmolib.training import Training
@@ -215,3 +216,13 @@ def test_the_class_takes_what_a_caller_types(tmp_path, monkeypatch):
     for name in ("small", "https://example.org/elmo.zip"):
         elmo = ELMo("text.txt", params="params.yaml", pretrained=name)
         assert elmo.parameters.pretrained == name
+
+
+def test_what_is_explored_is_what_was_learnt_or_else_where_it_begins(trained, tmp_path):
+    untrained = small_parameters(tmp_path)
+    with pytest.raises(WeightsError, match=r"no .*run/elmo\.h5: run .* or let pretrained name"):
+        model_path(untrained)
+    begun = small_parameters(tmp_path, pretrained=str(trained))
+    assert model_path(begun) == trained
+    shutil.copytree(trained.parent, tmp_path / "run")
+    assert model_path(begun) == tmp_path / "run" / "elmo.h5"
