@@ -245,7 +245,7 @@ class Dashboard(keras.callbacks.Callback):
         self.training = training
         self.losses = StepLosses()
         self._seconds: deque[float] = deque(maxlen=50)
-        self._drawing, self._copying = Pace(), Pace()
+        self._telling, self._drawing, self._copying = Pace(), Pace(), Pace()
         self._latest = Latest(self._draw, pause=0)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
@@ -274,9 +274,11 @@ class Dashboard(keras.callbacks.Callback):
         if self._copying.is_due():
             with self._copying.spent():
                 self._model.copy_weights()
+        if self._telling.is_due():
+            with self._telling.spent():
+                self._show_progress()
         if self._drawing.is_due():
             self._drawing.hold()
-            self._show_progress()
             self._redraw()
         if self.training.step % self.training.steps_per_epoch == 0:
             self._say("The epoch is over: the held-out text is being scored.")
