@@ -213,7 +213,8 @@ def nearest_senses(
             lemma: dict(with_average(of_lemma))[system]
             for lemma, of_lemma in learnt.vectors.items()
         }
-        answers[system] = Choices(_nearest(test, unknown, known, learnt, first))
+        cosines = _cosines(test, unknown, known)
+        answers[system] = Choices(_chosen(test, cosines, learnt, first))
     return answers
 
 
@@ -237,10 +238,8 @@ def whitened_choices(
     for k, (system, unknown) in enumerate(single_layers(vectors)):
         whiten = _whitening(learnt.mean[k], learnt.covariance[k])
         known = {lemma: whiten(of_lemma[:, k]) for lemma, of_lemma in learnt.vectors.items()}
-        by_weight = {
-            weight: _nearest(test, whiten(unknown[:, 0]), known, learnt, first, weight)
-            for weight in WEIGHTS
-        }
+        cosines = _cosines(test, whiten(unknown[:, 0]), known)
+        by_weight = {w: _chosen(test, cosines, learnt, first, w) for w in WEIGHTS}
 
         def right(weight: float, chosen=by_weight) -> int:
             pairs = zip(chosen[weight], test, development, strict=True)
@@ -260,23 +259,33 @@ def _whitening(mean: np.ndarray, covariance: np.ndarray) -> Callable[[np.ndarray
     return lambda vectors: (vectors - mean) @ matrix
 
 
-def _nearest(
+def _cosines(
+    test: Sequence[SenseTagged], vectors: np.ndarray, known: dict[Lemma, np.ndarray]
+) -> list[np.ndarray | None]:
+    """Compare each word with the senses of its lemma, if any are known."""
+    return [
+        cosine_similarities(known[each.lemma], vector[np.newaxis])[:, 0]
+        if each.lemma in known
+        else None
+        for each, vector in zip(test, vectors, strict=True)
+    ]
+
+
+def _chosen(
     test: Sequence[SenseTagged],
-    vectors: np.ndarray,
-    known: dict[Lemma, np.ndarray],
+    cosines: Sequence[np.ndarray | None],
     learnt: LearntSenses,
     first: dict[Lemma, str],
     weight: float = 0.0,
 ) -> list[str]:
     chosen = []
-    for each, vector in zip(test, vectors, strict=True):
-        senses = learnt.senses.get(each.lemma)
-        if senses is None:
+    for each, of_senses in zip(test, cosines, strict=True):
+        if of_senses is None:
             chosen.append(first.get(each.lemma, ""))
-            continue
-        cosines = cosine_similarities(known[each.lemma], vector[np.newaxis])[:, 0]
-        frequencies = np.log([learnt.counts[sense] for sense in senses])
-        chosen.append(senses[int(np.argmax(cosines + weight * frequencies))])
+        else:
+            senses = learnt.senses[each.lemma]
+            frequencies = np.log([learnt.counts[sense] for sense in senses])
+            chosen.append(senses[int(np.argmax(of_senses + weight * frequencies))])
     return chosen
 
 
