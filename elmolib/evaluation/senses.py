@@ -44,6 +44,8 @@ WORDS = ("line", "hard", "serve", "interest")
 DRAWN_PER_WORD = 1000
 """Sentences drawn for each of `WORDS`, half of them to learn from: a small, quick set."""
 
+_VECTORS_AT_ONCE = 4096
+
 _PARTS_OF_SPEECH = {"NOUN": "n", "VERB": "v", "ADJ": "a", "ADV": "r"}
 
 
@@ -165,19 +167,14 @@ def learn_senses(embedder: Embedder, sentences: Sequence[SenseSentence]) -> Lear
     """Average the vectors of all words of each sense."""
     sums: dict[str, np.ndarray] = {}
     counts: Counter[str] = Counter()
-    n, total, products = 0, np.zeros(()), np.zeros(())
+    moments = _Moments()
     for place, layers in embedder.encode_each([sentence.words for sentence in sentences]):
-        tagged = sentences[place].tagged
-        if not tagged:
-            continue
-        vectors = np.stack([_vector(layers, each) for each in tagged])
-        for each, vector in zip(tagged, vectors, strict=True):
+        for each in sentences[place].tagged:
+            vector = _vector(layers, each)
+            moments.add(vector)
             for sense in each.senses:
                 counts[sense] += 1
                 sums[sense] = sums[sense] + vector if sense in sums else vector
-        by_layer = vectors.transpose(1, 0, 2).astype(np.float64)
-        n, total = n + len(tagged), total + by_layer.sum(axis=1)
-        products = products + by_layer.transpose(0, 2, 1) @ by_layer
     senses: dict[Lemma, list[str]] = defaultdict(list)
     for sense in sorted(sums):
         senses[lemma_of(sense)].append(sense)
@@ -185,9 +182,35 @@ def learn_senses(embedder: Embedder, sentences: Sequence[SenseSentence]) -> Lear
         lemma: np.stack([sums[sense] / counts[sense] for sense in of_lemma])
         for lemma, of_lemma in senses.items()
     }
-    mean = total / n
-    covariance = products / n - mean[:, :, np.newaxis] * mean[:, np.newaxis, :]
-    return LearntSenses(dict(senses), means, counts, mean, covariance)
+    return LearntSenses(dict(senses), means, counts, *moments.mean_and_covariance())
+
+
+class _Moments:
+    """Mean and covariance of vectors (layers, dim) that come one by one."""
+
+    def __init__(self) -> None:
+        self._waiting: list[np.ndarray] = []
+        self._n = 0
+        self._sum = self._products = np.zeros(())
+
+    def add(self, vector: np.ndarray) -> None:
+        self._waiting.append(vector)
+        # One product of many vectors takes far less time than many of one.
+        if len(self._waiting) == _VECTORS_AT_ONCE:
+            self._take()
+
+    def mean_and_covariance(self) -> tuple[np.ndarray, np.ndarray]:
+        self._take()
+        mean = self._sum / self._n
+        return mean, self._products / self._n - mean[:, :, np.newaxis] * mean[:, np.newaxis]
+
+    def _take(self) -> None:
+        if self._waiting:
+            by_layer = np.stack(self._waiting, axis=1).astype(np.float64)
+            self._n += len(self._waiting)
+            self._sum = self._sum + by_layer.sum(axis=1)
+            self._products = self._products + by_layer.transpose(0, 2, 1) @ by_layer
+            self._waiting = []
 
 
 def nearest_senses(
