@@ -14,8 +14,8 @@ ELEMENTWISE = (
     "Add,AddN,AddV2,Maximum,Minimum,Mul,RealDiv,Sigmoid,SigmoidGrad,Softmax,Sub,Square,"
     "SquaredDifference,Tanh,TanhGrad"
 )
-"""What would otherwise be done in bfloat16 between two products. A model whose LSTM states are added
-up in it is some per cent more perplexed, and the time saved is next to none."""
+"""What would otherwise be bfloat16 too between two products. A model whose LSTM states are added up
+in it is some per cent more perplexed, and the time saved is next to none."""
 
 
 def has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

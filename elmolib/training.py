@@ -39,6 +39,9 @@ MAY_CHANGE = {
 }
 """Parameters that may differ when a run goes on; any other would make it a different run."""
 
+MAY_BE_NEW = {"precision"}
+"""Parameters that came with a later version than the first."""
+
 SPEEDS = ("tokens_per_second", "seconds")
 """What a line of the history says of the machine rather than of the model."""
 
@@ -394,7 +397,10 @@ class Training:
     def _restore(self) -> None:
         arrays, facts, path = self._checkpoints.read_latest()
         wanted = self._identity()
-        changed = [key for key in wanted if wanted[key] != facts.identity.get(key)]
+        # A run begun before a parameter existed did what its default does.
+        begun = {key: Parameters.model_fields[key].default for key in wanted if key in MAY_BE_NEW}
+        begun |= facts.identity
+        changed = [key for key in wanted if wanted[key] != begun.get(key)]
         if changed:
             raise TrainingError(
                 f"{self.folder} holds a run that differs in {', '.join(changed)}: choose another "

@@ -17,7 +17,7 @@ from elmolib.bilm import BiLM
 from elmolib.corpus import prepare_corpus
 from elmolib.errors import TrainingError
 from elmolib.scoring import evaluate, unigram_perplexity, windows_of_split
-from elmolib.training import Training
+from elmolib.training import MAY_CHANGE, Training
 from elmolib.weights import read_model
 
 STEPS_PER_EPOCH = 60
@@ -220,6 +220,16 @@ def test_another_run_is_not_mistaken_for_this_one(make, whole, changes, key):
     with pytest.raises(TrainingError, match=rf"differs in .*\b{key}\b") as caught:
         make("whole", **changes)
     assert str(whole[0].folder) in str(caught.value)
+
+
+def test_a_run_older_than_a_parameter_goes_on_as_its_default_says(make, monkeypatch):
+    with monkeypatch.context() as older:
+        older.setattr("elmolib.training.MAY_CHANGE", {*MAY_CHANGE, "precision"})
+        make("older", max_steps=3).run()
+    assert make("older").step == 3
+    monkeypatch.setattr("elmolib.training.has_bfloat16", lambda: True)
+    with pytest.raises(TrainingError, match="differs in precision"):
+        make("older", precision="bfloat16")
 
 
 def test_divergence_is_told_and_the_last_good_weights_kept(make):
