@@ -42,8 +42,8 @@ REDRAW_SECONDS = 1.0
 SHARE = 0.03
 """Most of the time that may go into pictures and copies, so that they never slow training much."""
 
-MOST_POINTS = 200
-"""Points of a line within the epochs: about one for every two pixels."""
+MOST_POINTS = 100
+"""Points of a line within the epochs, or up to twice as many: few enough not to hide each other."""
 
 DEAF_SECONDS = 6.0
 """A page without an echo for so long is taken not to reach the busy kernel."""
@@ -314,25 +314,31 @@ class Dashboard(keras.callbacks.Callback):
         self.bar = ipywidgets.IntProgress(
             training.step, 0, training.last_step, layout={"width": "auto"}
         )
-        self.curve = ipywidgets.Image(format="png", layout={"width": "100%", "max_width": "720px"})
+        self.curve = ipywidgets.Image(format="png", layout={"width": "100%"})
         self.box = SentenceBox(
             self._model, training.parameters.sentence, folder=training.folder / "pictures"
         )
-        self._draw()
-        self._say("Getting ready: the first step takes some seconds.")
-        for part in ("stop", "status", "advice", "curve"):
-            getattr(self, part).add_class(f"elmolib-{part}")
         # Set playing by the kernel, a player counts in the browser and tells the kernel: an echo.
         self._echo = ipywidgets.Play(max=10**6, interval=10**6, layout={"display": "none"})
         self._echo.observe(self._hear, "value")
         self._is_heard = False
+        self._draw()
+        self._say("Getting ready: the first step takes some seconds.")
+        self.page = self._arranged()
+
+    def _arranged(self) -> ipywidgets.VBox:
         head = ipywidgets.HBox([self.stop, self.status], layout={"flex_flow": "wrap"})
         # Side by side where there is room, else one below the other.
-        left = ipywidgets.VBox([self.curve], layout={"flex": "1 1 440px", "max_width": "720px"})
-        self.box.layout.flex, self.box.layout.max_width = "1 1 440px", "720px"
-        pictures = ipywidgets.HBox([left, self.box], layout={"flex_flow": "row wrap"})
-        self.page = ipywidgets.VBox([head, self.bar, self.advice, pictures, self._echo])
-        self.page.add_class("elmolib-dashboard")
+        pictures = ipywidgets.HBox(
+            [ipywidgets.VBox([self.curve]), self.box], layout={"flex_flow": "row wrap"}
+        )
+        for picture in pictures.children:
+            picture.layout.flex, picture.layout.max_width = "1 1 440px", "720px"
+        page = ipywidgets.VBox([head, self.bar, self.advice, pictures, self._echo])
+        page.add_class("elmolib-dashboard")
+        for part in ("stop", "status", "advice", "curve"):
+            getattr(self, part).add_class(f"elmolib-{part}")
+        return page
 
     def _stop(self, _: ipywidgets.Button) -> None:
         self.training.bilm.stop_training = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from html import escape
 from itertools import count
 from pathlib import Path
@@ -21,7 +22,7 @@ from elmolib.errors import ElmolibError
 if TYPE_CHECKING:
     from elmolib.elmo import ELMo
 
-PAUSE_SECONDS = 0.06
+PAUSE_SECONDS = 0.04
 """How long a person stops typing before the picture follows."""
 
 MOST_WORDS = 300
@@ -112,31 +113,26 @@ class SentenceBox(ipywidgets.VBox):
             value=embedder.n_layers if layer is None else layer,
             style={"button_width": "auto"},
         )
-        self.save_buttons = [
-            ipywidgets.Button(description=f"Save {form}", icon="download", layout={"width": "auto"})
-            for form in ("PNG", "SVG")
-        ]
-        self.message = ipywidgets.HTML()
         self.image = ipywidgets.Image(format="png", layout={"width": "100%", "grid_area": "one"})
         self.cells = ipywidgets.HTML(layout={"grid_area": "one", "margin": "0"})
-        # Two children in one area of a grid lie one above the other.
-        picture = ipywidgets.GridBox(
-            [self.image, self.cells], layout={"grid_template_areas": '"one"', "width": "100%"}
-        )
-        self._picture = picture
+        self.message = ipywidgets.HTML()
         for part in ("sentence", "other", "layer", "message", "image", "cells"):
             getattr(self, part).add_class(f"elmolib-{part}")
-        for button in self.save_buttons:
-            button.add_class("elmolib-save")
-            button.on_click(self._ask_to_save)
+        self._savers = [Latest(partial(self._save, form), pause=0) for form in ("PNG", "SVG")]
+        self.save_buttons = [
+            _save_button(form, saver)
+            for form, saver in zip(("PNG", "SVG"), self._savers, strict=True)
+        ]
+        # Two children in one area of a grid lie one above the other.
+        self._picture = ipywidgets.GridBox(
+            [self.image, self.cells], layout={"grid_template_areas": '"one"', "width": "100%"}
+        )
+        self._axes: Axes | None = None
+        self._rendering = Lock()
+        self._latest = Latest(self.render_now)
         # A figure is full of cycles, so drawing many calls for the garbage collector, which would
         # need half a second each time to walk through all that TensorFlow has ever made.
         gc.freeze()
-        self._rendering = Lock()
-        self._latest = Latest(self.render_now)
-        self._saving = Latest(self._save_wanted, pause=0)
-        self._wanted_suffix = ""
-        self._axes: Axes | None = None
         # Drawn before the first message goes out, so that a notebook run headless stores it.
         self.render_now()
         for widget in (self.sentence, self.other, self.layer):
@@ -145,7 +141,7 @@ class SentenceBox(ipywidgets.VBox):
             [self.layer, *self.save_buttons],
             layout={"flex_flow": "wrap", "align_items": "center"},
         )
-        super().__init__([self.sentence, self.other, choices, self.message, picture])
+        super().__init__([self.sentence, self.other, choices, self.message, self._picture])
 
     def render_now(self) -> None:
         """Draw what stands in the box, and return when the picture is there."""
@@ -181,8 +177,8 @@ class SentenceBox(ipywidgets.VBox):
 
     def wait(self) -> None:
         """Wait until the picture shows what was typed, and is saved if that was asked for."""
-        self._latest.wait()
-        self._saving.wait()
+        for work in (self._latest, *self._savers):
+            work.wait()
 
     def _render(self) -> None:
         words = self.embedder.words(self.sentence.value)
@@ -204,13 +200,9 @@ class SentenceBox(ipywidgets.VBox):
     def _ask(self, _: dict) -> None:
         self._latest.ask()
 
-    def _ask_to_save(self, button: ipywidgets.Button) -> None:
-        self._wanted_suffix = "." + button.description.split()[-1].lower()
-        self._saving.ask()
-
-    def _save_wanted(self) -> None:
+    def _save(self, form: str) -> None:
         try:
-            self._say(f"Saved as {self.save(self._wanted_suffix).absolute()}")
+            self._say(f"Saved as {self.save(f'.{form.lower()}').absolute()}")
         except Exception as error:
             self._say(str(error) or type(error).__name__)
 
@@ -295,6 +287,15 @@ def _text_box(value: str, placeholder: str) -> ipywidgets.Text:
         continuous_update=True,
         layout=ipywidgets.Layout(width="auto", max_width="720px"),
     )
+
+
+def _save_button(form: str, saver: Latest) -> ipywidgets.Button:
+    button = ipywidgets.Button(
+        description=f"Save {form}", icon="download", layout={"width": "auto"}
+    )
+    button.add_class("elmolib-save")
+    button.on_click(lambda _: saver.ask())
+    return button
 
 
 def _new_path(folder: Path, suffix: str) -> Path:

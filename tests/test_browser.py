@@ -247,7 +247,7 @@ def test_a_model_is_watched_questioned_and_stopped_while_it_learns(lab):
     layer_0 = notebook.part("layer").get_by_text("layer 0")
     notebook.answers(layer_0.click, "layer 0: no context", "money · bank")
     assert notebook.is_busy()
-    assert "tokens/s" in status()
+    until(lambda: "tokens/s" in status(), "the speed is told")
     notebook.screenshot("train", "dashboard")
     notebook.part("stop").click()
     until(lambda: "Stopped" in status(), "training has stopped")

@@ -212,6 +212,15 @@ def test_the_picture_is_saved_and_never_written_over(embedder, tmp_path):
     }
 
 
+def test_two_clicks_in_a_row_save_both_forms(embedder, tmp_path):
+    box = sentence_box(embedder, "a b", folder=tmp_path)
+    for button in box.save_buttons:
+        button.click()
+    box.wait()
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"similarities_1.png", "similarities_1.svg"}
+
+
 def test_a_folder_that_cannot_be_written_is_named(embedder, tmp_path):
     (tmp_path / "file").touch()
     box = sentence_box(embedder, "a b", folder=tmp_path / "file")
