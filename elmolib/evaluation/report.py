@@ -21,7 +21,8 @@ from elmolib.files import replacing
 INTRODUCTION = (
     "Every figure stands with its 95 % interval, found by drawing the independent parts of the "
     "test set (mostly sentences) 1,000 times with replacement. Shares and correlations are times "
-    "100. What was chosen, such as the number of epochs, was chosen on development data alone. "
+    "100. The best figure of a column is in bold, even where its lead may be chance. What was "
+    "chosen, such as the number of epochs, was chosen on development data alone. "
     "The JSON files named below hold everything needed to measure a figure again."
 )
 
