@@ -1,9 +1,10 @@
 """All tables and pictures of stored figures.
 
-    python -m elmolib.evaluation.report results/*.json --output docs/results.md
+    python -m elmolib.evaluation.report results/*.json --output results/tables.md
 
 The pictures lie in the folder `pictures` beside the tables. Figures stand in the order in which
-the files are named; nothing is left out.
+the files are named; nothing is left out. With `--card` the tables are also put into a model card,
+between its lines `<!-- tables -->` and `<!-- end of tables -->`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ INTRODUCTION = (
     "The JSON files named below hold everything needed to measure a figure again."
 )
 
+BEGIN, END = "<!-- tables -->", "<!-- end of tables -->"
+
 Entry = tuple[str, Row]
 """A figure and the name of its model."""
 
@@ -39,9 +42,12 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("results", nargs="+", type=Path, help="JSON files of results")
     parser.add_argument("--output", type=Path, required=True, help="Markdown file of the tables")
+    parser.add_argument("--card", type=Path, help="model card to put the tables into")
     given = parser.parse_args(arguments)
     try:
         write_report(given.results, given.output)
+        if given.card:
+            fill_card(given.card, given.results)
     except ElmolibError as error:
         sys.exit(f"{type(error).__name__}: {error}")
     print(given.output)
@@ -69,6 +75,29 @@ def write_report(paths: Sequence[Path], output: Path) -> None:
     lines += ["## How it was measured", "", *_runs(paths, results), ""]
     with replacing(output) as unfinished:
         unfinished.write_text("\n".join(lines), encoding="utf-8")
+
+
+def fill_card(card: Path, paths: Sequence[Path]) -> None:
+    """Put the tables of some results into a model card, in the place of those it has.
+
+    Args:
+        card: a Markdown file with the lines `BEGIN` and `END`.
+        paths: files made by `python -m elmolib.evaluation`.
+
+    Raises:
+        ElmolibError: the card lacks one of the lines, or a file holds no results.
+    """
+    text = card.read_text(encoding="utf-8")
+    if not 0 <= text.find(BEGIN) < text.find(END):
+        raise ElmolibError(f"{card} lacks the lines {BEGIN} and {END}: write them where tables go.")
+    results = [read_results(path) for path in paths]
+    entries = [(each.model, row) for each in results for row in each.rows]
+    before, after = text[: text.index(BEGIN)], text[text.index(END) :]
+    lines = [BEGIN, ""]
+    for task, of_task in by_task(entries):
+        lines += [f"### {_capital(task)}", "", *table(of_task), ""]
+    with replacing(card) as unfinished:
+        unfinished.write_text(before + "\n".join([*lines, after]), encoding="utf-8")
 
 
 def by_task(entries: Sequence[Entry]) -> Iterator[tuple[str, list[Entry]]]:
