@@ -168,7 +168,8 @@ class Notebook:
         """Return the address of the picture in a part, which is new for every picture."""
         image = self.part(name)
         assert image.count() == 1
-        assert image.evaluate("image => image.naturalWidth") > 0
+        # Nothing for a moment, between two pictures; for ever, if one is broken.
+        until(lambda: image.evaluate("image => image.naturalWidth") > 0, f"{name} is a picture")
         return image.get_attribute("src")
 
     def changes(self, name: str, act: Callable[[], object] = lambda: None) -> None:
