@@ -1,0 +1,54 @@
+"""The committed figures: the tables are made of them, and the model card says nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from elmolib.errors import ElmolibError
+from elmolib.evaluation.report import fill_card, write_report
+from elmolib.evaluation.results import read_results
+
+ORDER = ("simple", "word2vec", "word2vec-window", "random", "en-tiny")
+
+
+def stored(root: Path) -> list[Path]:
+    """All result files, those of `ORDER` first and in its order."""
+    files = {path.stem: path for path in (root / "results").glob("*.json")}
+    named = [files.pop(name) for name in ORDER if name in files]
+    return named + [files[name] for name in sorted(files)]
+
+
+def test_the_tables_are_those_of_the_stored_figures(root: Path, tmp_path: Path) -> None:
+    write_report(stored(root), tmp_path / "tables.md")
+    committed = (root / "results" / "tables.md").read_text(encoding="utf-8")
+    assert (tmp_path / "tables.md").read_text(encoding="utf-8") == committed
+    pictures = {path.name for path in (tmp_path / "pictures").iterdir()}
+    assert pictures == {path.name for path in (root / "results" / "pictures").iterdir()}
+
+
+def test_every_figure_tells_what_is_needed_to_repeat_it(root: Path) -> None:
+    for path in stored(root):
+        results = read_results(path)
+        measured = [name for run in results.runs for name in run["sets"]]
+        assert sorted(measured) == sorted({f"{row.task}: {row.data}" for row in results.rows})
+        assert all(run["commit"] and run["finished"] for run in results.runs)
+        for row in results.rows:
+            assert row.low <= row.value <= row.high and row.n >= row.drawn > 0
+
+
+def test_the_model_card_has_the_stored_figures(root: Path, tmp_path: Path) -> None:
+    committed = (root / "docs" / "en-tiny.md").read_text(encoding="utf-8")
+    card = tmp_path / "card.md"
+    card.write_text(committed, encoding="utf-8")
+    fill_card(card, stored(root))
+    assert card.read_text(encoding="utf-8") == committed
+    assert "| en-tiny | layer 2 |" in committed
+
+
+def test_a_card_without_a_place_for_tables_is_refused(tmp_path: Path) -> None:
+    card = tmp_path / "card.md"
+    card.write_text("# A card\n", encoding="utf-8")
+    with pytest.raises(ElmolibError, match=r"card\.md lacks the lines <!-- tables --> and "):
+        fill_card(card, [])
