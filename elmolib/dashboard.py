@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 REDRAW_SECONDS = 1.0
 """The least time between two pictures of the same thing."""
 
-SHARE = 0.03
+SHARE = 0.02
 """Most of the time that may go into pictures and copies, so that they never slow training much."""
 
 MOST_POINTS = 100
