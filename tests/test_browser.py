@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ class Lab:
         (self.folder / "params").mkdir()
         (self.folder / "text.txt").write_text("\n".join(made_up_sentences(1500)) + "\n")
         parameters = small_parameters(
-            self.folder, run_dir="runs/small", text="text.txt", epochs=20, progress="auto"
+            self.folder, run_dir="runs/small", text="text.txt", epochs=10_000, progress="auto"
         )
         for path in (self.folder / "notebooks").glob("*.ipynb"):
             notebook = parameterize_notebook(load_notebook_node(str(path)), parameters.to_json())
@@ -117,6 +118,20 @@ class Lab:
         # The file browser leaves little room in a small window.
         page.keyboard.press("Control+b")
         return Notebook(page, self.pictures)
+
+    def close_all(self) -> None:
+        """Close the pages and end their kernels, whatever these are doing."""
+        for context in self.browser.contexts:
+            context.close()
+        for kernel in self._ask("GET"):
+            self._ask("DELETE", f"/{kernel['id']}")
+
+    def _ask(self, method: str, path: str = "") -> Any:
+        address = f"http://127.0.0.1:{self.port}/api/kernels{path}"
+        headers = {"Authorization": f"token {self.token}"}
+        request = urllib.request.Request(address, method=method, headers=headers)
+        with urllib.request.urlopen(request, timeout=ENOUGH) as answer:
+            return json.loads(answer.read() or "null")
 
     def stop(self) -> None:
         """End the server and its kernels."""
@@ -220,7 +235,7 @@ def until(is_so: Callable[[], bool], what: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory, root) -> Iterator[Lab]:
+def jupyterlab(tmp_path_factory, root) -> Iterator[Lab]:
     from playwright.sync_api import sync_playwright
 
     arguments = ["--no-sandbox", "--disable-background-networking"]
@@ -232,6 +247,13 @@ def lab(tmp_path_factory, root) -> Iterator[Lab]:
         yield lab
         browser.close()
         lab.stop()
+
+
+@pytest.fixture
+def lab(jupyterlab) -> Iterator[Lab]:
+    """The one JupyterLab, which a test leaves with neither pages nor kernels."""
+    yield jupyterlab
+    jupyterlab.close_all()
 
 
 def test_a_model_is_watched_questioned_and_stopped_while_it_learns(lab):
