@@ -110,7 +110,7 @@ def test_lengths_stop_the_state(bilm):
     _, short = bilm(window.characters, window.words[:, :, :4], bilm.initial_state(1))
     _, padded = bilm(window.characters, window.words, bilm.initial_state(1), np.array([4]))
     for part, wanted in zip(padded, short, strict=True):
-        np.testing.assert_allclose(part, wanted, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(part, wanted, rtol=0, atol=3e-6)
 
 
 def test_dropout_is_for_training_only():

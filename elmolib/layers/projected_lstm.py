@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+
 import keras
 from keras import ops
 
@@ -9,6 +12,54 @@ from elmolib.layers.stored import Choice, fresh
 
 LONGEST_UNROLLED = 32
 """Up to so many steps, a loop whose length is known is written out, which is faster to train."""
+
+
+def cell(gates, c, cell_clip: float | None, more_gates=None):
+    """Take one step, all but its products of matrices.
+
+    Args:
+        gates: float tensor (batch, 4 * dim), what is summed up before the gates' functions.
+        c: float tensor (batch, dim), the cell state before.
+        cell_clip: bound on the absolute value of the cell state, or None.
+        more_gates: a second summand of the same shape, or None.
+
+    Returns:
+        the new c, what the output gate lets through of it, and what `cell_back` needs.
+    """
+    if more_gates is not None:
+        gates = gates + more_gates
+    # Four slices are copied several times faster than TensorFlow splits.
+    dim = c.shape[-1]
+    i, j, f, o = (gates[:, k : k + dim] for k in range(0, 4 * dim, dim))
+    i, j, f, o = ops.sigmoid(i), ops.tanh(j), ops.sigmoid(f + 1.0), ops.sigmoid(o)
+    new_c = f * c + i * j
+    if cell_clip is not None:
+        new_c = ops.clip(new_c, -cell_clip, cell_clip)
+    squashed = ops.tanh(new_c)
+    return new_c, o * squashed, (i, j, f, o, c, new_c, squashed)
+
+
+def cell_back(kept, by_m, by_c, cell_clip: float | None):
+    """Return the gradients by the gates and the earlier c from those by what `cell` returned."""
+    i, j, f, o, c, new_c, squashed = kept
+    by_c = by_c + by_m * o * (1.0 - squashed * squashed)
+    if cell_clip is not None:
+        by_c = ops.where(ops.abs(new_c) < cell_clip, by_c, 0.0)
+    by_gates = [
+        by_c * j * (i - i * i),
+        by_c * i * (1.0 - j * j),
+        by_c * c * (f - f * f),
+        by_m * squashed * (o - o * o),
+    ]
+    return ops.concatenate(by_gates, axis=-1), by_c * f
+
+
+@cache
+def fused(function: Callable) -> Callable:
+    """Compile what is done number by number, which then passes through memory once."""
+    import tensorflow as tf
+
+    return tf.function(function, jit_compile=True, autograph=False)
 
 
 @keras.saving.register_keras_serializable(package="elmolib")
@@ -98,7 +149,8 @@ class ProjectedLSTM(keras.Layer):
         def step(state, inputs):
             c, h, t = state
             gates = inputs + ops.matmul(h, recurrent)
-            new_c, new_h = self._step(gates, c, self.projection)[:2]
+            new_c, m, _ = cell(gates, c, self.cell_clip)
+            new_h = self._project(m, self.projection)
             if lengths is not None:
                 running = (t < lengths)[:, None]
                 new_c, new_h = ops.where(running, new_c, c), ops.where(running, new_h, h)
@@ -110,21 +162,12 @@ class ProjectedLSTM(keras.Layer):
         (c, h, _), (_, outputs, _) = ops.scan(step, state, from_inputs)
         return outputs, c, h
 
-    def _step(self, gates, c, projection):
-        """Take one step; return the new c and h, and what its gradient needs besides."""
-        # Four slices are copied several times faster than TensorFlow splits.
-        i, j, f, o = (gates[:, k : k + self.dim] for k in range(0, 4 * self.dim, self.dim))
-        i, j, f, o = ops.sigmoid(i), ops.tanh(j), ops.sigmoid(f + 1.0), ops.sigmoid(o)
-        new_c = f * c + i * j
-        if self.cell_clip is not None:
-            new_c = ops.clip(new_c, -self.cell_clip, self.cell_clip)
-        squashed = ops.tanh(new_c)
-        m = h = o * squashed
-        if projection is not None:
-            h = ops.matmul(m, projection)  # (batch, projection)
-            if self.proj_clip is not None:
-                h = ops.clip(h, -self.proj_clip, self.proj_clip)
-        return new_c, h, (i, j, f, o, c, new_c, squashed, m, h)
+    def _project(self, m, projection):
+        """Return the output h for what the output gate lets through."""
+        if projection is None:
+            return m
+        h = ops.matmul(m, projection)  # (batch, projection)
+        return h if self.proj_clip is None else ops.clip(h, -self.proj_clip, self.proj_clip)
 
     def _window(self, x, c, h):
         """Run over a short sequence of known length, with the gradient written out.
@@ -143,21 +186,21 @@ class ProjectedLSTM(keras.Layer):
             from_inputs = ops.split(ops.matmul(flat, for_inputs) + bias, time)
             tape = []
             for inputs in from_inputs:
-                c, h, kept = self._step(inputs + ops.matmul(h, recurrent), c, projection)
-                tape.append(kept)
-            outputs = [kept[-1] for kept in tape]
+                c, m, kept = fused(cell)(inputs, c, self.cell_clip, ops.matmul(h, recurrent))
+                h = self._project(m, projection)
+                tape.append((kept, m, h))
+            outputs = [h for _, _, h in tape]
 
             def gradient(by_outputs, by_c, by_h):
                 by_gates, by_projected = [], []
-                for kept, by_output in zip(
+                for (kept, _, h), by_output in zip(
                     reversed(tape), reversed(ops.split(by_outputs, time)), strict=True
                 ):
-                    by_gate, by_c, by_m_output = self._step_back(
-                        kept, by_output + by_h, by_c, projection
-                    )
+                    by_m, by_product = self._project_back(h, by_output + by_h, projection)
+                    by_gate, by_c = fused(cell_back)(kept, by_m, by_c, self.cell_clip)
                     by_h = ops.matmul(by_gate, ops.transpose(recurrent))
                     by_gates.append(by_gate)
-                    by_projected.append(by_m_output)
+                    by_projected.append(by_product)
                 by_gates = ops.concatenate(by_gates[::-1])  # (time * batch, 4 * dim)
                 before = ops.concatenate([first_h, *outputs[:-1]])
                 read = ops.transpose(ops.concatenate([flat, before], axis=1))
@@ -170,7 +213,7 @@ class ProjectedLSTM(keras.Layer):
                     ops.matmul(ops.transpose(ops.ones_like(by_gates[:, :1])), by_gates)[0],
                 ]
                 if projection is not None:
-                    m = ops.transpose(ops.concatenate([kept[-2] for kept in tape]))
+                    m = ops.transpose(ops.concatenate([m for _, m, _ in tape]))
                     result.append(ops.matmul(m, ops.concatenate(by_projected[::-1])))
                 return tuple(result)
 
@@ -179,24 +222,13 @@ class ProjectedLSTM(keras.Layer):
         outputs, c, h = run(flat, c, h, *(weight.value for weight in weights))
         return ops.reshape(outputs, (time, -1, self.projection_dim)), c, h
 
-    def _step_back(self, kept, by_h, by_c, projection):
-        """Return the gradients by the gates' inputs, by the earlier c, and by the unclipped h."""
-        i, j, f, o, c, new_c, squashed, _, h = kept
-        by_m = by_h
-        if projection is not None:
-            if self.proj_clip is not None:
-                by_h = ops.where(ops.abs(h) < self.proj_clip, by_h, 0.0)
-            by_m = ops.matmul(by_h, ops.transpose(projection))
-        by_c = by_c + by_m * o * (1.0 - squashed * squashed)
-        if self.cell_clip is not None:
-            by_c = ops.where(ops.abs(new_c) < self.cell_clip, by_c, 0.0)
-        by_gates = [
-            by_c * j * (i - i * i),
-            by_c * i * (1.0 - j * j),
-            by_c * c * (f - f * f),
-            by_m * squashed * (o - o * o),
-        ]
-        return ops.concatenate(by_gates, axis=-1), by_c * f, by_h
+    def _project_back(self, h, by_h, projection):
+        """Return the gradients by m and by the product with the projection."""
+        if projection is None:
+            return by_h, by_h
+        if self.proj_clip is not None:
+            by_h = ops.where(ops.abs(h) < self.proj_clip, by_h, 0.0)
+        return ops.matmul(by_h, ops.transpose(projection)), by_h
 
     def get_config(self) -> dict:
         """Return the arguments that make this layer again."""
