@@ -325,15 +325,24 @@ def test_a_sentence_box_follows_what_is_typed_and_chosen(lab):
     # A click keeps it there.
     cell.click()
     notebook.screenshot("box_compares", "sentence")
-    for n_words in (40, 200, 1):
-        words = " ".join(f"word{n}" for n in range(n_words))
-        notebook.changes("image", lambda words=words: (other.fill(""), sentence.fill(words)))
+    notebook.answers(lambda: other.fill(""), "every · deep", "river · was")
+    for n_words in (40, 1):
+        words, last = numbered(n_words), f"word{n_words - 1}"
+        notebook.answers(lambda words=words: sentence.fill(words), f"{last} · {last}")
         notebook.screenshot(f"box_{n_words}_words", "sentence")
+    # So many cells are seen but no longer told one by one.
+    notebook.changes("image", lambda: sentence.fill(numbered(200)))
+    notebook.screenshot("box_200_words", "sentence")
     notebook.part("save").get_by_text("SVG").click()
     until(lambda: "Saved as" in notebook.part("message").inner_text(), "the picture is saved")
     path = Path(notebook.part("message").inner_text().removeprefix("Saved as "))
     assert path.is_relative_to(lab.folder / "runs")
     assert path.read_text(encoding="utf-8").startswith("<?xml")
+
+
+def numbered(n_words: int) -> str:
+    """So many different words."""
+    return " ".join(f"word{n}" for n in range(n_words))
 
 
 @pytest.mark.parametrize("name", ["01_prepare", "03_evaluate", "06_tagger"])
