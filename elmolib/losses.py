@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from keras import ops
 
+from elmolib.fused import fused
+
 
 def softmax_loss(outputs, targets, W, b):
     """Cross entropy over the whole vocabulary.
@@ -81,18 +83,23 @@ def _log_sum_exp(outputs, W, b, own):
         float tensor (tokens,).
     """
     logits = ops.matmul(outputs, ops.transpose(W)) + b  # (tokens, samples)
-    tokens = ops.arange(logits.shape[0], dtype="int32")
-    at = ops.stack([tokens, ops.maximum(own, 0)], axis=1)
-    kept = ops.take_along_axis(logits, at[:, 1:], axis=1)[:, 0]
-    logits = ops.scatter_update(logits, at, ops.where(own >= 0, -1e30, kept))
-    largest = ops.max(logits, axis=1, keepdims=True)
-    exponentials = ops.exp(logits - largest)
-    total = ops.sum(exponentials, axis=1)
+    exponentials, total, largest = fused(_exponentials)(logits, own)
 
     def gradient(upstream):
-        shares = exponentials * (upstream / total)[:, None]
-        # A product with ones sums the rows faster than a sum over the first axis.
-        by_b = ops.matmul(ops.ones((1, shares.shape[0])), shares)[0]
-        return ops.matmul(shares, W), ops.matmul(ops.transpose(shares), outputs), by_b, None
+        # Rows are scaled where they are short, not where they are as long as there are samples.
+        scale = (upstream / total)[:, None]
+        by_outputs = ops.matmul(exponentials, W) * scale
+        by_W = ops.matmul(ops.transpose(exponentials), outputs * scale)
+        by_b = ops.matmul(ops.transpose(scale), exponentials)[0]
+        return by_outputs, by_W, by_b, None
 
-    return ops.log(total) + largest[:, 0], gradient
+    return ops.log(total) + largest, gradient
+
+
+def _exponentials(logits, own):
+    """Return (tokens, samples) shares not yet divided by their sums, the sums, and the maxima."""
+    places = ops.arange(logits.shape[1], dtype="int32")
+    logits = ops.where(places == own[:, None], -1e30, logits)
+    largest = ops.max(logits, axis=1)
+    exponentials = ops.exp(logits - largest[:, None])
+    return exponentials, ops.sum(exponentials, axis=1), largest

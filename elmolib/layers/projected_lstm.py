@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
-
 import keras
 from keras import ops
 
+from elmolib.fused import fused
 from elmolib.layers.stored import Choice, fresh
 
 LONGEST_UNROLLED = 32
@@ -52,14 +50,6 @@ def cell_back(kept, by_m, by_c, cell_clip: float | None):
         by_m * squashed * (o - o * o),
     ]
     return ops.concatenate(by_gates, axis=-1), by_c * f
-
-
-@cache
-def fused(function: Callable) -> Callable:
-    """Compile what is done number by number, which then passes through memory once."""
-    import tensorflow as tf
-
-    return tf.function(function, jit_compile=True, autograph=False)
 
 
 @keras.saving.register_keras_serializable(package="elmolib")
