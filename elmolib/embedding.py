@@ -17,9 +17,13 @@ from elmolib.errors import ParameterError
 
 BEGIN, END = "<S>", "</S>"
 
-POSITIONS_AT_ONCE = 1024
-"""Words that the LSTMs read in one call. Longer batches are cut in time, with the state handed
-on, so that memory does not grow with the length of a sentence."""
+GATES_AT_ONCE = 2**22
+"""Numbers that an LSTM's gates take in one call, 16 MB. Longer batches are cut in time, with the
+state handed on, so that memory grows neither with the length of a sentence nor much beyond the
+weights of a large model."""
+
+MOST_POSITIONS_AT_ONCE = 1024
+"""Words that the LSTMs read in one call, however small they are."""
 
 WORDS_AT_ONCE = 128
 """Words that the character CNN reads in one call; few, so that they are of about one length."""
@@ -125,7 +129,8 @@ class SentenceEncoder:
         margin = 0 if boundaries else 1
         encoded = [self._with_layer_0(vectors, ids, margin) for ids in _rows(words[0], lengths)]
         state = self._state_of_rows(len(batch)) if carry_state else self._zero_state(len(batch))
-        window = max(8, POSITIONS_AT_ONCE // len(batch))
+        positions = min(MOST_POSITIONS_AT_ONCE, GATES_AT_ONCE // (4 * self.options.lstm_dim))
+        window = max(8, positions // len(batch))
         for start in range(0, words.shape[2], window):
             layers, state = self._read(
                 vectors, words[:, :, start : start + window], state, lengths - start
