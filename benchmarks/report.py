@@ -127,17 +127,18 @@ def plot_comparison(results: dict, path: Path) -> None:
     }
     if not parts:
         return
-    figure = Figure(figsize=(3.2 * len(parts), 3.2), layout="constrained")
+    figure = Figure(figsize=(3.2 * len(parts), 2.4), layout="constrained")
     for axes, (name, part) in zip(
         figure.subplots(1, len(parts), squeeze=False)[0], parts.items(), strict=True
     ):
         speeds = {n: p["tokens_per_second"] for n, p in part["programs"].items()}
-        bars = axes.bar(list(speeds), list(speeds.values()), color=_colours(speeds))
-        axes.bar_label(bars, fmt="{:,.0f}")
-        axes.set_title(name.replace("_", " "))
-        axes.tick_params(axis="x", labelrotation=20)
+        # Sideways, the names of the programs never meet.
+        bars = axes.barh(list(speeds), list(speeds.values()), color=_colours(speeds))
+        axes.bar_label(bars, fmt="{:,.0f}", padding=3)
+        axes.set(title=name.replace("_", " "), xlabel="tokens per second", xticks=[])
+        axes.margins(x=0.3)
+        axes.invert_yaxis()
         axes.spines[["top", "right"]].set_visible(False)
-    figure.get_axes()[0].set_ylabel("tokens per second")
     figure.savefig(path, dpi=150)
 
 
@@ -169,6 +170,8 @@ def plot_growth(results: dict, path: Path) -> None:
             axes.set_yscale("log")
         else:
             axes.set_xscale("log")
-            axes.set_ylim(bottom=0)
+            axes.set_xticks(part[name][x], [f"{number:,}" for number in part[name][x]])
+            axes.minorticks_off()
+            axes.set_ylim(0, 1.1 * max(part[name][y]))
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)

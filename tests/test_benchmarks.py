@@ -144,3 +144,10 @@ def test_figures_that_were_not_measured_are_null():
     found = report.results({"vocabulary": {"ratio": 1.1}}, {}, [])
     assert found["vocabulary_cost_ratio"] == 1.1
     assert found["start_extra_s"] is None
+
+
+def test_the_readme_shows_the_figures_of_the_last_run(root):
+    results = json.loads((root / "benchmarks" / "results.json").read_text())
+    readme = (root / "README.md").read_text()
+    for line in report.table(results).splitlines():
+        assert line in readme
