@@ -11,25 +11,28 @@ from elmolib.evaluation.report import fill_card, write_report
 from elmolib.evaluation.results import read_results
 
 ORDER = ("simple", "word2vec", "word2vec-window", "random", "en-tiny")
+FOLDERS = ("results", "results/romanian")
 
 
-def stored(root: Path) -> list[Path]:
+def stored(folder: Path) -> list[Path]:
     """All result files, those of `ORDER` first and in its order."""
-    files = {path.stem: path for path in (root / "results").glob("*.json")}
+    files = {path.stem: path for path in folder.glob("*.json")}
     named = [files.pop(name) for name in ORDER if name in files]
     return named + [files[name] for name in sorted(files)]
 
 
-def test_the_tables_are_those_of_the_stored_figures(root: Path, tmp_path: Path) -> None:
-    write_report(stored(root), tmp_path / "tables.md")
-    committed = (root / "results" / "tables.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", FOLDERS)
+def test_the_tables_are_those_of_the_stored_figures(root: Path, tmp_path: Path, name: str) -> None:
+    write_report(stored(root / name), tmp_path / "tables.md")
+    committed = (root / name / "tables.md").read_text(encoding="utf-8")
     assert (tmp_path / "tables.md").read_text(encoding="utf-8") == committed
     pictures = {path.name for path in (tmp_path / "pictures").iterdir()}
-    assert pictures == {path.name for path in (root / "results" / "pictures").iterdir()}
+    assert pictures == {path.name for path in (root / name / "pictures").iterdir()}
 
 
-def test_every_figure_tells_what_is_needed_to_repeat_it(root: Path) -> None:
-    for path in stored(root):
+@pytest.mark.parametrize("name", FOLDERS)
+def test_every_figure_tells_what_is_needed_to_repeat_it(root: Path, name: str) -> None:
+    for path in stored(root / name):
         results = read_results(path)
         measured = [name for run in results.runs for name in run["sets"]]
         assert sorted(measured) == sorted({f"{row.task}: {row.data}" for row in results.rows})
@@ -42,7 +45,7 @@ def test_the_model_card_has_the_stored_figures(root: Path, tmp_path: Path) -> No
     committed = (root / "docs" / "en-tiny.md").read_text(encoding="utf-8")
     card = tmp_path / "card.md"
     card.write_text(committed, encoding="utf-8")
-    fill_card(card, stored(root))
+    fill_card(card, stored(root / "results"))
     assert card.read_text(encoding="utf-8") == committed
     assert "| en-tiny | layer 2 |" in committed
 
