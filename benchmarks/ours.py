@@ -125,12 +125,9 @@ def batch_of(theirs: dict[str, np.ndarray], widest_filter: int):
 
 def predict(settings: dict, orders: Orders) -> None:
     """Embed sentences; the words known from an earlier round are forgotten where ordered."""
-    from elmolib.bilm import BiLM
-    from elmolib.embedding import SentenceEncoder
-    from elmolib.weights import read_model
+    from elmolib import ElmoEmbedder
 
-    stored = read_model(settings["folder"], softmax=False)
-    encoder = SentenceEncoder(BiLM.from_arrays(stored.options, stored.arrays))
+    encoder = ElmoEmbedder(settings["folder"]).encoder
     sentences = json.loads(Path(settings["sentences"]).read_text())
     size = settings["batch_size"]
     while True:
