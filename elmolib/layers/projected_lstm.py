@@ -12,20 +12,19 @@ LONGEST_UNROLLED = 32
 """Up to so many steps, a loop whose length is known is written out, which is faster to train."""
 
 
-def cell(gates, c, cell_clip: float | None, more_gates=None):
+def cell(from_input, from_output, c, cell_clip: float | None):
     """Take one step, all but its products of matrices.
 
     Args:
-        gates: float tensor (batch, 4 * dim), what is summed up before the gates' functions.
+        from_input: float tensor (batch, 4 * dim), the input's share of the gates, with the bias.
+        from_output: float tensor (batch, 4 * dim), the share of the output before.
         c: float tensor (batch, dim), the cell state before.
         cell_clip: bound on the absolute value of the cell state, or None.
-        more_gates: a second summand of the same shape, or None.
 
     Returns:
         the new c, what the output gate lets through of it, and what `cell_back` needs.
     """
-    if more_gates is not None:
-        gates = gates + more_gates
+    gates = from_input + from_output
     # Four slices are copied several times faster than TensorFlow splits.
     dim = c.shape[-1]
     i, j, f, o = (gates[:, k : k + dim] for k in range(0, 4 * dim, dim))
@@ -138,8 +137,7 @@ class ProjectedLSTM(keras.Layer):
 
         def step(state, inputs):
             c, h, t = state
-            gates = inputs + ops.matmul(h, recurrent)
-            new_c, m, _ = cell(gates, c, self.cell_clip)
+            new_c, m, _ = cell(inputs, ops.matmul(h, recurrent), c, self.cell_clip)
             new_h = self._project(m, self.projection)
             if lengths is not None:
                 running = (t < lengths)[:, None]
@@ -176,7 +174,7 @@ class ProjectedLSTM(keras.Layer):
             from_inputs = ops.split(ops.matmul(flat, for_inputs) + bias, time)
             tape = []
             for inputs in from_inputs:
-                c, m, kept = fused(cell)(inputs, c, self.cell_clip, ops.matmul(h, recurrent))
+                c, m, kept = fused(cell)(inputs, ops.matmul(h, recurrent), c, self.cell_clip)
                 h = self._project(m, projection)
                 tape.append((kept, m, h))
             outputs = [h for _, _, h in tape]
