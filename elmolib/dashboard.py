@@ -325,6 +325,7 @@ class Dashboard(keras.callbacks.Callback):
         self._draw()
         self._say("Getting ready: the first step takes some seconds.")
         self.page = self._arranged()
+        _let_subshells_hear(self.page)
 
     def _arranged(self) -> ipywidgets.VBox:
         head = ipywidgets.HBox([self.stop, self.status], layout={"flex_flow": "wrap"})
@@ -397,3 +398,14 @@ class Dashboard(keras.callbacks.Callback):
         )
         axes = new_axes(7.2, 5.4)
         return plots.learning_curve(history, self._unigram, axes, steps=steps, epochs=epochs)
+
+
+def _let_subshells_hear(widget: ipywidgets.Widget) -> None:
+    """Let clicks on a widget, and on all inside it, go to the subshell that the page sends them to.
+
+    Since version 7.4, ipykernel sends them to the shell that has last written to the widget
+    instead, which is the one that trains. A kernel without this route takes no notice.
+    """
+    widget.comm._reply_subshell_for = None
+    for child in getattr(widget, "children", ()):
+        _let_subshells_hear(child)
