@@ -140,10 +140,12 @@ def evaluate(bilm: BiLM, windows: Iterable[Window]) -> Perplexity:
         losses += loss.reshape(2, -1).sum(axis=1, dtype=np.float64)
         n_targets += window.targets.shape[1]
     means = losses / n_targets if n_targets else np.full(2, math.nan)
+    with np.errstate(over="ignore"):
+        forward, backward, mean = np.exp([*means, means.mean()]).tolist()
     return Perplexity(
-        forward=math.exp(means[FORWARD]),
-        backward=math.exp(means[BACKWARD]),
-        mean=math.exp(means.mean()),
+        forward=forward,
+        backward=backward,
+        mean=mean,
         n_targets=n_targets,
         vocabulary_size=bilm.vocabulary_size,
     )

@@ -269,7 +269,7 @@ class Training:
             f"Training diverged at step {self.step}: {what}, gradient norm "
             f"{self._gradient_norm:g}, learning_rate {self.parameters.learning_rate:g}; train "
             "with a lower one in another run_dir, the last good checkpoint is "
-            f"{self.checkpoint_path}."
+            f"{self.checkpoint_path or 'yet to come'}."
         )
 
     def _end_epoch(self, told: keras.callbacks.CallbackList) -> None:
@@ -277,7 +277,8 @@ class Training:
 
         They are told before: killed in between, they are told again, and nothing is left out.
         """
-        means = np.exp(self._epoch_losses / self._epoch_steps)
+        with np.errstate(over="ignore"):
+            means = np.exp(self._epoch_losses / self._epoch_steps)
         targets = self._epoch_steps * self.parameters.batch_size * self.parameters.unroll_steps
         line = {
             "epoch": round(self.step / self.steps_per_epoch, 4),
@@ -295,6 +296,9 @@ class Training:
                 "heldout_backward": heldout.backward,
                 "heldout_mean": heldout.mean,
             }
+        for name, value in line.items():
+            if not math.isfinite(value):
+                raise self._divergence(f"{name} is {value:g}")
         self.history.append({name: float(value) for name, value in line.items()})
         self._epoch_losses, self._epoch_steps, self._epoch_seconds = np.zeros(2), 0, 0.0
         self._saved_in = None

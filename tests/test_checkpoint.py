@@ -353,6 +353,25 @@ def test_divergence_is_told_and_never_saved(make, damage, what):
     assert training.step == 30
 
 
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"learning_rate": 1e4}, r"step 65: train_forward is inf"),
+        ({"learning_rate": 100.0, "heldout_fraction": 0.1}, r"step 60: heldout_\w+ is inf"),
+    ],
+)
+def test_an_endless_perplexity_is_divergence_too(tmp_path, changes, what):
+    """Losses that are numbers yet, but not what they are the logarithm of."""
+    parameters = small_parameters(tmp_path, **{"heldout_fraction": None, **changes})
+    for _ in range(2):
+        training = Training(parameters, prepare_corpus(parameters))
+        with pytest.raises(TrainingError, match=rf"diverged at {what}, gradient norm \d") as caught:
+            training.run()
+        assert str(caught.value).endswith(f"last good checkpoint is {training.checkpoint_path}.")
+        assert steps_of(training) == [0]
+        assert not training.weights_path.exists()
+
+
 @pytest.mark.parametrize("place", ["state", "history", "weights", "report"])
 def test_a_full_disk_stops_the_run_with_one_sentence(make, monkeypatch, weights, place):
     training = make(checkpoint_steps=5)
