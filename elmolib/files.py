@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +47,18 @@ def replacing(path: str | Path) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
+def refuse_pipe(path: str | Path) -> None:
+    """Refuse what could make a reader wait or read for ever: pipes, devices and sockets.
+
+    Raises:
+        OSError: it is one of these, or not there.
+        ValueError: no file can have that name.
+    """
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "it is a pipe or device, not a file", str(path))
+
+
 def read_at_most(path: Path, limit: int) -> bytes:
     """Read a file, packed if its name ends in `.gz`, of no more than `limit` bytes.
 
@@ -52,6 +66,7 @@ def read_at_most(path: Path, limit: int) -> bytes:
         OSError, EOFError, zlib.error: it cannot be read.
         ValueError: it is larger, perhaps only once unpacked.
     """
+    refuse_pipe(path)
     opened = gzip.open if path.suffix == ".gz" else open
     with opened(path, "rb") as file:
         content = file.read(limit + 1)

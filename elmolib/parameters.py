@@ -12,7 +12,7 @@ import json
 import os
 import re
 import reprlib
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Hashable, Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,7 +20,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from elmolib.errors import ParameterError, reason
-from elmolib.files import replacing
+from elmolib.files import refuse_pipe, replacing
 from elmolib.options import BiLMOptions
 
 _LARGEST_COUNT = 2**31 - 1
@@ -416,18 +416,24 @@ class _FlatLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for place, key in enumerate(keys):
-            if key in keys[:place]:
+        known = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            # What cannot be a key is refused in the end.
+            if not isinstance(key, Hashable):
+                continue
+            if key in known:
                 raise yaml.MarkedYAMLError(
-                    problem=f"the key {key!r} stands there twice",
-                    problem_mark=node.value[place][0].start_mark,
+                    problem=f"the key {_SHORT.repr(key)} stands there twice",
+                    problem_mark=key_node.start_mark,
                 )
+            known.add(key)
         return super().construct_mapping(node, deep)
 
 
 def _read_yaml(path: Path) -> dict:
     try:
+        refuse_pipe(path)
         with path.open("rb") as file:
             content = file.read(_LARGEST_FILE + 1)
     except FileNotFoundError:
@@ -447,7 +453,7 @@ def _read_yaml(path: Path) -> dict:
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ParameterError(f"{path}{line}: {error.problem}.") from None
-    except (yaml.YAMLError, ValueError, TypeError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
         problem = " ".join(str(error).split())
         raise ParameterError(f"{path} is not valid YAML: {problem}.") from None
     if not isinstance(values, dict):
@@ -460,7 +466,7 @@ def _refuse_unknown(values: Mapping[Any, Any]) -> None:
         if key in Parameters.model_fields:
             continue
         if not isinstance(key, str):
-            raise ParameterError(f"the key {key!r} is not a word: put it in quotes.")
+            raise ParameterError(f"the key {_SHORT.repr(key)} is not a word: put it in quotes.")
         nearest = difflib.get_close_matches(key, Parameters.model_fields, n=1, cutoff=0.5)
         advice = f"the nearest known one is {nearest[0]!r}" if nearest else "remove or rename it"
         raise ParameterError(f"unknown parameter {_short(key)}: {advice}.")
@@ -586,7 +592,15 @@ def _short(value: Any) -> str:
     return _SHORT.repr(value)
 
 
-_SHORT = reprlib.Repr()
+class _Repr(reprlib.Repr):
+    def repr_int(self, value: int, level: int) -> str:
+        """Write a number out unless it has thousands of digits, which Python refuses to."""
+        if value.bit_length() > 1000:
+            return "a number of hundreds of digits"
+        return super().repr_int(value, level)
+
+
+_SHORT = _Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 
 

@@ -172,6 +172,8 @@ def test_yaml_takes_the_advised_spelling_for_the_same_number(
         ("no: 3\n", ["False", "quotes"]),
         ("seed: 2026-13-45\n", ["month"]),
         ("seed: " + "9" * 5000, ["digits"]),
+        ("? 0x" + "F" * 50_000 + "\n: 1", ["digits", "quotes"]),
+        ("seed: " + ":".join(["1"] * 9999) + ".5", ["too large"]),
         ("[" * 5000, ["nests"]),
         ("# \x01", ["#x0001"]),
         ("#" * 200_000, ["larger"]),
@@ -188,6 +190,45 @@ def test_a_bad_file_is_one_sentence_naming_it(
     sentence = str(caught.value)
     assert "\n" not in sentence
     assert all(part in sentence for part in ["bad.yaml", *parts])
+
+
+@pytest.mark.parametrize("key", ["seed", "learning_rate", "text", "filters"])
+@pytest.mark.parametrize("number", ["0x" + "F" * 50_000, ":".join(["1"] * 9999)])
+def test_a_number_longer_than_python_writes_is_one_sentence(
+    tmp_path: Path, key: str, number: str
+) -> None:
+    path = tmp_path / "bad.yaml"
+    rest = yaml.safe_dump({name: value for name, value in REQUIRED.items() if name != key})
+    path.write_text(
+        f"{rest}{key}: [[1, {number}]]" if key == "filters" else f"{rest}{key}: {number}"
+    )
+    with pytest.raises(ParameterError, match=rf"bad\.yaml: {key} must be .* number of hundreds"):
+        Parameters.from_yaml(path)
+
+
+def test_a_file_of_many_keys_takes_no_longer_than_its_length(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys are compared by their hash, not each with all before it."""
+    path = tmp_path / "many.yaml"
+    path.write_text("".join(f"k{number}:\n" for number in range(2000)))
+    compared = 0
+
+    class Key(str):
+        __slots__ = ()
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return str.__eq__(self, other)
+
+    monkeypatch.setattr(
+        "elmolib.parameters._FlatLoader.construct_scalar", lambda self, node: Key(node.value)
+    )
+    with pytest.raises(ParameterError, match="unknown parameter 'k0'"):
+        Parameters.from_yaml(path)
+    assert compared < 20_000
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
