@@ -28,7 +28,7 @@ from elmolib.bilm import BiLM
 from elmolib.chunks import TRAIN, lines_of, read_chunks
 from elmolib.embedding import SentenceEncoder, layer_picker
 from elmolib.errors import CorpusError, ElmolibError, ParameterError, TextError, reason
-from elmolib.files import sync_folder
+from elmolib.files import refuse_pipe, sync_folder
 from elmolib.hdf5 import find_data, require_stored
 from elmolib.locks import alone_in
 from elmolib.progress import is_live_notebook
@@ -85,7 +85,8 @@ def embed_corpus(
         - `text`, strings `(n_lines,)`, is the words of each line with one space between them.
 
     Raises:
-        TextError: the text cannot be read, or holds a line too long for memory.
+        TextError: the text cannot be read, is changed meanwhile, or holds a line too long for
+            memory.
         ParameterError: there are no such layers, or no such type.
         CorpusError: `out` or its unfinished part was made from something else, another process is
             making it, the disk is too small, or a vector does not fit into float16.
@@ -317,6 +318,11 @@ def _lay_out(
             file.attrs[FACTS] = np.bytes_(json.dumps(facts, sort_keys=True))
         plain_file.raise_failure()
         _require_space(unfinished, part)
+        if _sha256(path) != facts["text"]:
+            raise TextError(
+                f"{path} was changed while it was read: embed it once nothing writes to it any "
+                "more."
+            )
 
 
 @contextmanager
@@ -416,6 +422,7 @@ def _require_space(unfinished: Path, part: Path) -> None:
 
 def _sha256(path: Path) -> str:
     try:
+        refuse_pipe(path)
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except (OSError, ValueError) as error:
@@ -536,6 +543,7 @@ def _refuse_another(path: Path, wanted: dict[str, Any]) -> None:
 
 def _read_facts(path: Path) -> dict[str, Any]:
     try:
+        refuse_pipe(path)
         with h5py.File(path, "r") as file:
             stored = file.attrs.get_id(FACTS)
             if stored.shape != () or stored.dtype.kind != "S":

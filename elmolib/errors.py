@@ -5,7 +5,15 @@ Every message is one sentence that names the file, line, key or value at fault a
 
 
 class ElmolibError(ValueError):
-    """Base of every error that elmolib raises on purpose."""
+    """Base of every error that elmolib raises on purpose.
+
+    Args:
+        message: the sentence. Line ends and other characters that cannot be seen, which names of
+            files and words may hold, are written as Python does in quotes.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
 
 
 class ParameterError(ElmolibError):

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from elmolib.errors import ElmolibError, WeightsError
-from elmolib.files import replacing
+from elmolib.files import refuse_pipe, replacing
 
 
 @contextmanager
@@ -53,6 +53,7 @@ def opened(path: Path, source: str) -> Iterator[h5py.File]:
         WeightsError: the file, or what the block reads of it, is damaged.
     """
     try:
+        refuse_pipe(path)
         with h5py.File(path, "r") as file:
             yield file
     except ElmolibError:

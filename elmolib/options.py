@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from elmolib.errors import OptionsError, reason
+from elmolib.files import refuse_pipe
 
 N_CHARACTERS = 261
 """Rows of the character embedding: 256 bytes, then begin and end of sentence, begin and end of
@@ -242,6 +243,7 @@ def read_options(path: str | Path) -> BiLMOptions:
         ```
     """
     try:
+        refuse_pipe(path)
         with open(path, "rb") as file:
             text = file.read(_MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:

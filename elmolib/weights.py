@@ -25,7 +25,7 @@ import h5py
 import numpy as np
 
 from elmolib.errors import ElmolibError, WeightsError, reason
-from elmolib.files import read_at_most, replacing
+from elmolib.files import read_at_most, refuse_pipe, replacing
 from elmolib.hdf5 import created, find, find_data, opened, require_stored, stored_bytes, write_bytes
 from elmolib.options import N_CHARACTERS, BiLMOptions, parse_options, read_options
 from elmolib.text import Tokenizer
@@ -112,6 +112,7 @@ def read_model(
     try:
         if path.is_dir():
             return _read_folder(path, read_override, softmax, str(path))
+        refuse_pipe(path)
         with path.open("rb") as file:
             is_zip = file.read(4) == b"PK\x03\x04"
     except ElmolibError:

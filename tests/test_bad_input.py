@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from small_models import TINY, random_arrays
 
 from elmolib import chunks
 from elmolib.corpus import PreparedCorpus, prepare_corpus
+from elmolib.corpus_embedding import EmbeddedCorpus
 from elmolib.elmo import ElmoEmbedder
 from elmolib.errors import ElmolibError, TextError, TrainingError, VocabularyError
 from elmolib.parameters import Parameters
@@ -22,7 +24,7 @@ from elmolib.scoring import perplexity
 from elmolib.text import Tokenizer
 from elmolib.training import Training
 from elmolib.vocabulary import Vocabulary, read_words
-from elmolib.weights import read_model, write_model
+from elmolib.weights import read_model, write_model, write_published
 
 WORDS = Vocabulary(["the", "bank"])
 DIM = 2 * TINY.projection_dim
@@ -108,6 +110,37 @@ def test_a_name_that_no_file_can_have_is_one_sentence(tmp_path, models, embedder
         with pytest.raises(ElmolibError) as caught:
             read()
         assert is_one_sentence(caught.value)
+
+
+def test_a_pipe_or_device_is_one_sentence_and_never_waited_for(tmp_path, models, embedders):
+    pipe, published = tmp_path / "pipe", tmp_path / "published"
+    os.mkfifo(pipe)
+    write_published(published, read_model(models[True]))
+    (published / "options.json").unlink()
+    os.mkfifo(published / "options.json")
+    readers = [
+        lambda: read_model(pipe),
+        lambda: read_model(published),
+        lambda: read_model(models[True], options=pipe),
+        lambda: read_words(pipe),
+        lambda: Parameters.from_yaml(pipe),
+        lambda: perplexity(models[True], pipe),
+        lambda: embedders[True].embed_corpus(pipe, tmp_path / "out.h5"),
+        lambda: embedders[True].embed_corpus("/dev/zero", tmp_path / "out.h5"),
+        lambda: prepare_corpus(small_parameters(tmp_path, text=str(pipe))),
+        lambda: EmbeddedCorpus(pipe),
+    ]
+    for read in readers:
+        with pytest.raises(ElmolibError) as caught:
+            read()
+        assert is_one_sentence(caught.value)
+
+
+def test_what_cannot_be_seen_is_written_out(tmp_path):
+    for name in ("a\nb\x1b[2J.txt", "\u202egnp.txt"):
+        with pytest.raises(TextError) as caught:
+            prepare_corpus(small_parameters(tmp_path, text=str(tmp_path / name)))
+        assert str(caught.value) == f"There is no file {tmp_path}/{repr(name)[1:-1]}."
 
 
 def test_nothing_but_spaces_is_no_text(tmp_path, models, embedders):

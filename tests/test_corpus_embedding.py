@@ -193,6 +193,22 @@ def test_unreadable_text_is_named_and_leaves_nothing(embedder, tmp_path, content
     assert {file.name for file in tmp_path.iterdir()} <= {"bad.txt"}
 
 
+def test_a_text_that_is_written_to_meanwhile_is_refused(embedder, tmp_path, text, monkeypatch):
+    require_space = corpus_embedding._require_space
+
+    def grow(*arguments):
+        with text.open("a") as stream:
+            stream.write("one more\n")
+        require_space(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(TextError, match="text.txt was changed"):
+        patch.setattr(corpus_embedding, "_require_space", grow)
+        embedder.embed_corpus(text, tmp_path / "out.h5")
+    assert [*tmp_path.iterdir()] == [text]
+    with EmbeddedCorpus(embedder.embed_corpus(text, tmp_path / "out.h5")) as corpus:
+        assert len(corpus) == len(LINES) + 1
+
+
 def test_a_line_beyond_memory_is_named(embedder, tmp_path, text, monkeypatch):
     monkeypatch.setattr(corpus_embedding, "MOST_BYTES_OF_A_LINE", 5 * N_LAYERS * DIM * 4)
     with pytest.raises(TextError, match=r"text.txt, line 1: 6 words are too many"):
