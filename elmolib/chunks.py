@@ -232,7 +232,7 @@ def _decoded(chunk: Chunk, errors: str) -> str:
         line = chunk.first_line + data.count(b"\n", 0, error.start)
         raise TextError(
             f"{chunk.source}, line {line}: byte {first_byte + error.start} of the text is not "
-            "valid UTF-8; convert the file, or set errors: replace."
+            "valid UTF-8; convert the file, or prepare it with errors: replace."
         ) from None
 
 

@@ -216,8 +216,8 @@ def prepare_corpus(
         The corpus.
 
     Raises:
-        TextError: a text file is missing, empty, unreadable, binary or not UTF-8, or there is no
-            sentence for training or none to hold out.
+        TextError: a text file is missing, empty, unreadable, binary or not UTF-8, or is changed
+            meanwhile, or there is no sentence for training or none to hold out.
         VocabularyError: the vocabulary file is broken.
         WeightsError: the pretrained model whose vocabulary is to be kept has none.
         CorpusError: the corpus that is there is damaged, its folder holds something else or cannot
@@ -232,7 +232,8 @@ def prepare_corpus(
         >>> corpus.train.n_sentences, len(corpus.vocabulary)
         (16479, 12426)
     """
-    folder = parameters.corpus_path
+    # Where the folder is a link, what it leads to is replaced and not the link.
+    folder = Path(os.path.realpath(parameters.corpus_path))
     tokenizer = _tokenizer(parameters)
     sources = _sources(parameters)
     kept_words = (
@@ -246,6 +247,12 @@ def prepare_corpus(
             return corpus
         _refuse_to_change_a_run(parameters, changes)
         _refuse_foreign_files(corpus)
+    if os.path.ismount(folder):
+        raise CorpusError(
+            f"{folder} is the top of a disk and cannot be replaced by a corpus: name a folder in "
+            "it."
+        )
+    before = [source.stamp() for source in sources]
     vocabulary_words = kept_words or _vocabulary_words(parameters, tokenizer)
     lock = folder.parent / f".{folder.name}.lock"
     with (
@@ -273,6 +280,12 @@ def prepare_corpus(
             "tokenizer": tokenizer.to_json(),
             "files": [asdict(source.fingerprint()) for source in sources],
         }
+        for source, stamp in zip(sources, before, strict=True):
+            if source.stamp() != stamp:
+                raise TextError(
+                    f"{source.path} was changed while it was read: prepare again once nothing "
+                    "writes to it any more."
+                )
         _write_record(unfinished, made_from, counts)
     return PreparedCorpus(folder)
 
@@ -372,9 +385,13 @@ class Source:
             return False
         return was["modified_ns"] == now.st_mtime_ns or was["sha256"] == _sha256(self.path)
 
-    def fingerprint(self) -> Fingerprint:
+    def stamp(self) -> tuple[int, int]:
+        """Size, and time of the last change, as far as the file system tells it."""
         now = self.path.stat()
-        return Fingerprint(self.role, self.name, now.st_size, now.st_mtime_ns, _sha256(self.path))
+        return now.st_size, now.st_mtime_ns
+
+    def fingerprint(self) -> Fingerprint:
+        return Fingerprint(self.role, self.name, *self.stamp(), _sha256(self.path))
 
 
 def _sha256(path: Path) -> str:
@@ -651,7 +668,8 @@ def _write_record(folder: Path, made_from: dict, counts: dict) -> None:
         "sha256": {file.name: _sha256(file) for file in sorted(folder.iterdir())},
     }
     record["checksum"] = _checksum(record)
-    text = json.dumps(record, indent=2, ensure_ascii=False)
+    # In ASCII, for names of files need not be valid Unicode.
+    text = json.dumps(record, indent=2)
     (folder / RECORD).write_text(text + "\n", encoding="utf-8")
 
 

@@ -347,6 +347,56 @@ def test_what_a_killed_process_left_is_removed(prepare, tmp_path):
     assert names == [f".corpus.{host}.{os.getppid()}.part", "corpus"]
 
 
+def test_a_linked_folder_is_filled_where_the_link_leads(prepare, tmp_path):
+    place = tmp_path / "large disk" / "corpus"
+    place.mkdir(parents=True)
+    (tmp_path / "run").mkdir()
+    link = tmp_path / "run" / "corpus"
+    link.symlink_to(place)
+    for min_count in (1, 2):
+        prepare(min_count=min_count)
+        assert link.is_symlink()
+        assert PreparedCorpus(place).record["made_from"]["parameters"]["text"]
+        assert [path.name for path in link.parent.iterdir()] == ["corpus"]
+        assert [path.name for path in place.parent.iterdir()] == ["corpus"]
+
+
+def test_the_top_of_a_disk_is_refused_before_the_work(prepare, tmp_path, monkeypatch):
+    corpus = tmp_path / "run" / "corpus"
+    corpus.mkdir(parents=True)
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == corpus)
+    monkeypatch.setattr(corpus_module, "Workers", None)
+    with pytest.raises(CorpusError, match=r"corpus is the top of a disk"):
+        prepare()
+
+
+def test_a_text_that_is_written_to_meanwhile_is_refused(tmp_path, monkeypatch):
+    text = tmp_path / "text.txt"
+    text.write_text("a bank .\n" * 10)
+    write = corpus_module._write_arrays
+
+    def grow(*arguments):
+        with text.open("a") as stream:
+            stream.write("a river .\n")
+        write(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(TextError, match=r"text\.txt was changed"):
+        patch.setattr(corpus_module, "_write_arrays", grow)
+        prepare_corpus(parameters(tmp_path))
+    assert not list((tmp_path / "run").iterdir())
+    assert prepare_corpus(parameters(tmp_path)).train.n_sentences == 11
+
+
+def test_a_file_may_have_a_name_that_is_no_unicode(tmp_path):
+    name = os.fsdecode(os.fsencode(tmp_path / "caf") + b"\xe9.txt")
+    Path(name).write_text("a bank .\n")
+    given = parameters(tmp_path, text=str(tmp_path / "caf*"))
+    corpus = prepare_corpus(given)
+    assert corpus.record["made_from"]["files"][0]["name"] == name
+    made = (corpus.path / "corpus.json").stat().st_ino
+    assert (prepare_corpus(given).path / "corpus.json").stat().st_ino == made
+
+
 def test_a_folder_that_is_something_else_is_left_alone(prepare, tmp_path):
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "letter.txt").write_text("dear")
