@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -292,3 +293,25 @@ class TestAgainstOtherPrograms:
         masks, layers = expected[f"{name}_mask"], expected[f"{name}_layers"]
         truth = [row[:, mask] for row, mask in zip(layers, masks, strict=True)]
         assert_close(encoder.encode(batch, carry_state=carry_state), truth)
+
+
+def test_words_are_computed_in_the_order_of_the_batches(monkeypatch):
+    """However many threads are at work: a word's last bits may differ with those beside it."""
+    computed = []
+    of, compute = embedding._WordVectors.of, embedding._WordVectors._compute
+
+    def hesitating(self, words):
+        if "first" in words:
+            time.sleep(0.2)
+        return of(self, words)
+
+    def noted(self, words):
+        computed.append(words)
+        return compute(self, words)
+
+    encoder, _ = make()
+    monkeypatch.setattr(embedding._WordVectors, "of", hesitating)
+    monkeypatch.setattr(embedding._WordVectors, "_compute", noted)
+    sentences = [["first", "shared"], ["second", "shared"], ["third", "shared"]]
+    encoder.encode(sentences, batch_size=1)
+    assert computed == [["<S>", "first", "shared", "</S>"], ["second"], ["third"]]
