@@ -256,12 +256,21 @@ def _read_folder(
 
 
 def _read_zip(path: Path, override: BiLMOptions | None, softmax: bool) -> StoredModel:
-    with tempfile.TemporaryDirectory(prefix="elmolib-") as folder:
+    try:
+        place = tempfile.TemporaryDirectory(prefix="elmolib-")
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be unpacked ({reason(error)}).") from None
+    with place as folder:
         try:
             with zipfile.ZipFile(path) as archive:
                 _extract(archive, Path(folder), path)
         except ElmolibError:
             raise
+        except OSError as error:
+            raise WeightsError(
+                f"{path} cannot be unpacked in {tempfile.gettempdir()} ({reason(error)}): it is "
+                "damaged, or there is no room; another folder can be named by TMPDIR."
+            ) from None
         except _ZIP_FAILURES as error:
             raise WeightsError(f"{path} is a damaged or encrypted zip file: {error}.") from None
         return _read_folder(Path(folder), override, softmax, str(path))

@@ -532,6 +532,15 @@ def test_zip_that_lies_about_its_sizes_is_refused(published: Path) -> None:
         read_model(path)
 
 
+def test_no_room_to_unpack_a_zip_is_told_as_such(published: Path, monkeypatch, tmp_path) -> None:
+    path = zipped(published)
+    with limited_files(100), pytest.raises(WeightsError, match=r"unpacked in .*\(File too large\)"):
+        read_model(path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    with pytest.raises(WeightsError, match=r"cannot be unpacked \(No such file or directory\)"):
+        read_model(path)
+
+
 def test_zip_with_two_models_is_refused(published: Path) -> None:
     path = zipped(published)
     with zipfile.ZipFile(path, "a") as archive:
