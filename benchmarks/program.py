@@ -22,10 +22,8 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": str(N_THREADS),
     "OPENBLAS_NUM_THREADS": str(N_THREADS),
     "TF_CPP_MIN_LOG_LEVEL": "2",
-    "TF_NUM_INTEROP_THREADS": str(N_THREADS),
-    "TF_NUM_INTRAOP_THREADS": str(N_THREADS),
 }
-"""The same for everybody."""
+"""The same for everybody. TensorFlow sees by itself that there are so many cores."""
 
 
 class ProgramFailed(Exception):

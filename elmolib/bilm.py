@@ -14,6 +14,10 @@ from elmolib.layers.projected_lstm import ProjectedLSTM
 from elmolib.layers.stored import Choice, fresh, stored
 from elmolib.layers.timestep_dropout import TimestepDropout
 from elmolib.options import BiLMOptions
+from elmolib.processors import read_side_by_side
+
+# Later is too late: TensorFlow starts its threads with the first thing that it computes.
+read_side_by_side()
 
 
 @keras.saving.register_keras_serializable(package="elmolib")

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 from threading import Lock
 
 import keras
 import numpy as np
 from keras import ops
 
-from elmolib.batches import trim_columns
+from elmolib.batches import GROUPS, group_by_length
 from elmolib.bilm import BiLM
 from elmolib.characters import PADDING, character_ids
 from elmolib.errors import ParameterError
 
 BEGIN, END = "<S>", "</S>"
 
-GATES_AT_ONCE = 2**22
-"""Numbers that an LSTM's gates take in one call, 16 MB. Longer batches are cut in time, with the
-state handed on, so that memory grows neither with the length of a sentence nor much beyond the
-weights of a large model."""
+POSITIONS_AT_ONCE = 1024
+"""Words that the LSTMs read in one call. Longer batches are cut in time, with the state handed on,
+so that memory does not grow with the length of a sentence."""
 
-MOST_POSITIONS_AT_ONCE = 1024
-"""Words that the LSTMs read in one call, however small they are."""
-
-WORDS_AT_ONCE = 128
-"""Words that the character CNN reads in one call; few, so that they are of about one length."""
+WORDS_AT_ONCE = 512
+"""Words that the character CNN reads in one call."""
 
 
 class SentenceEncoder:
@@ -104,10 +102,23 @@ class SentenceEncoder:
         order = list(range(len(sentences)))
         if not carry_state:
             order.sort(key=lambda place: len(sentences[place]), reverse=True)
-        for first in range(0, len(order), batch_size):
-            places = order[first : first + batch_size]
-            batch = [(BEGIN, *sentences[place], END) for place in places]
-            yield from zip(places, self._encode_batch(batch, boundaries, carry_state), strict=True)
+        batches = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
+
+        # Words are looked up in order, by one thread: which words are spelt together, and with that
+        # a vector's last bits, must not depend on which of several threads came first.
+        looked_up = (
+            (places, *self._look_up([(BEGIN, *sentences[place], END) for place in places]))
+            for places in batches
+        )
+
+        def read(batch: tuple) -> list[tuple[int, np.ndarray]]:
+            places, lengths, vectors, words = batch
+            layers = self._read_batch(lengths, vectors, words, boundaries, carry_state)
+            return list(zip(places, layers, strict=True))
+
+        in_turn = carry_state or len(batches) < 2
+        done = map(read, looked_up) if in_turn else _two_ahead(read, looked_up)
+        yield from chain.from_iterable(done)
 
     def reset_state(self) -> None:
         """Start again from zero state where state is carried."""
@@ -121,16 +132,19 @@ class SentenceEncoder:
         """Empty the cache of word vectors, which is needed once the model's weights changed."""
         self._words.clear()
 
-    def _encode_batch(
-        self, batch: list[tuple[str, ...]], boundaries: bool, carry_state: bool
+    def _read_batch(
+        self,
+        lengths: np.ndarray,
+        vectors: np.ndarray,
+        words: np.ndarray,
+        boundaries: bool,
+        carry_state: bool,
     ) -> list[np.ndarray]:
-        lengths = np.array([len(sentence) for sentence in batch], np.int32)
-        vectors, words = self._look_up(batch, int(lengths.max()))
         margin = 0 if boundaries else 1
         encoded = [self._with_layer_0(vectors, ids, margin) for ids in _rows(words[0], lengths)]
-        state = self._state_of_rows(len(batch)) if carry_state else self._zero_state(len(batch))
-        positions = min(MOST_POSITIONS_AT_ONCE, GATES_AT_ONCE // (4 * self.options.lstm_dim))
-        window = max(8, positions // len(batch))
+        n_rows = len(lengths)
+        state = self._state_of_rows(n_rows) if carry_state else self._zero_state(n_rows)
+        window = max(8, POSITIONS_AT_ONCE // n_rows)
         for start in range(0, words.shape[2], window):
             layers, state = self._read(
                 vectors, words[:, :, start : start + window], state, lengths - start
@@ -145,19 +159,23 @@ class SentenceEncoder:
             self._keep_state(state)
         return encoded
 
-    def _look_up(self, batch: list[tuple[str, ...]], longest: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the vectors of the distinct words, and what each direction reads as rows of it.
+    def _look_up(
+        self, batch: Sequence[tuple[str, ...]]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return sentences' lengths, the vectors of their words, and what each direction reads.
 
         Returns:
-            float32 (words, projection_dim) and int32 (2, batch, time).
+            int32 (batch,), float32 (words, projection_dim), the distinct ones, and int32
+            (2, batch, time), rows of them.
         """
+        lengths = np.array([len(sentence) for sentence in batch], np.int32)
         index: dict[str, int] = {}
-        words = np.zeros((2, len(batch), longest), np.int32)
+        words = np.zeros((2, len(batch), int(lengths.max())), np.int32)
         for k, sentence in enumerate(batch):
             ids = [index.setdefault(word, len(index)) for word in sentence]
             words[0, k, : len(ids)] = ids
             words[1, k, : len(ids)] = ids[::-1]
-        return self._words.of(list(index)), words
+        return lengths, self._words.of(list(index)), words
 
     def _with_layer_0(self, vectors: np.ndarray, ids: np.ndarray, margin: int) -> np.ndarray:
         dim = self.options.projection_dim
@@ -188,6 +206,21 @@ class SentenceEncoder:
             for part, kept in zip(state, self.state, strict=True)
         )
         self.state = c, h
+
+
+def _two_ahead(work: Callable, items: Iterable) -> Iterator:
+    """Yield the work done on each item while threads are at work on the next two.
+
+    So processors have something to do where one batch leaves some of them waiting.
+    """
+    with ThreadPoolExecutor(max_workers=2) as threads:
+        coming: deque[Future] = deque()
+        for item in items:
+            coming.append(threads.submit(work, item))
+            if len(coming) > 2:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
 
 
 def layer_picker(layers: str | int, n_layers: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -278,11 +311,13 @@ class _WordVectors:
 
     def _compute(self, words: list[str]) -> np.ndarray:
         ids = character_ids(words, self._max_characters)
+        # Words of about one length are spelt together.
         order = np.argsort((ids != PADDING).sum(axis=1), kind="stable")
         vectors = np.empty((len(words), self._table.shape[1]), np.float32)
         for first in range(0, len(order), WORDS_AT_ONCE):
             block = order[first : first + WORDS_AT_ONCE]
-            vectors[block] = self._spell(trim_columns(ids[block], self._widest_filter))
+            groups, places = group_by_length(ids[block], self._widest_filter)
+            vectors[block] = self._spell(groups)[places]
         return vectors
 
     def _keep(self, new: list[tuple[str, np.ndarray]]) -> None:
@@ -293,10 +328,10 @@ class _WordVectors:
             self._table[row] = vector
 
 
-def _compiled_spelling(bilm: BiLM) -> Callable[[np.ndarray], np.ndarray]:
-    """Make the function from characters (words, columns) to vectors (words, projection_dim)."""
-    spell = _compiled(bilm.char_cnn.call, [("int32", (None, None))])
-    return lambda characters: ops.convert_to_numpy(spell(characters))
+def _compiled_spelling(bilm: BiLM) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
+    """Make the function from words (words, columns), in groups, to vectors (words, projection)."""
+    spell = _compiled(bilm.char_cnn.call, [("int32", (None, None))] * len(GROUPS))
+    return lambda groups: ops.convert_to_numpy(spell(*groups))
 
 
 def _compiled_reading(bilm: BiLM) -> Callable:

@@ -49,6 +49,8 @@ def direction_losses(bilm: BiLM, batch: Batch, softmax_W, softmax_b, state, trai
     """
     layers, state = bilm(batch.characters, batch.words, state, training=training)
     top = bilm.language_model_output(layers[-1], training)  # (2, batch, time, projection)
+    # The gradient of two slices would be two arrays of this size, most of them zeros, to add up.
+    top = ops.unstack(top)
     weights = ops.reshape(batch.weights, (-1,))
     losses = []
     for d in (FORWARD, BACKWARD):

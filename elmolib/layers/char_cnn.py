@@ -80,7 +80,8 @@ class CharCNN(keras.Layer):
         x = ops.take(self.char_embed, characters, axis=0)  # (words, characters, embedding)
         pooled = []
         for kernel, bias in zip(self.kernels, self.biases, strict=True):
-            windows = ops.conv(x, kernel[0], padding="valid")  # (words, positions, count)
+            kernel = ops.squeeze(kernel, 0)  # (width, embedding, count)
+            windows = ops.conv(x, kernel, padding="valid")  # (words, positions, count)
             # Bias and activation are monotonic, so they may come after the maximum.
             pooled.append(self.activation(ops.max(windows, axis=1) + bias))
         return ops.concatenate(pooled, axis=-1)  # (words, filters)
