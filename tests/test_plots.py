@@ -317,3 +317,23 @@ def test_layer_weights_are_bars_beside_their_average():
     assert names == ["layer 0\nno context", "layer 1", "layer 2", "layer 3"]
     for text in ("50%", "20%", "10%", "average"):
         assert text in all_texts(axes.figure)
+
+
+@pytest.mark.parametrize("n", [0, 1, 6, 15, 41])
+def test_a_heatmap_and_its_colour_bar_fill_their_figure(n, monkeypatch):
+    monkeypatch.setattr(fonts, "_other_families", lambda: ())
+    words = [f"w{i}" + "x" * (i % 14) for i in range(n)]
+    figure = plots.heatmap(["河", *words], vectors(n + 1), title="layer 2").figure
+    for dpi in (100, 150):
+        figure.dpi = dpi
+        figure.canvas.draw()
+        boxes = [ax.get_tightbbox() for ax in figure.axes]
+        (note,) = (text.get_window_extent() for text in figure.texts)
+        whole, edge = figure.bbox, 0.06 * dpi
+        assert abs(boxes[0].x0 - whole.x0) < edge
+        assert abs(boxes[-1].x1 - whole.x1) < edge
+        assert abs(boxes[0].y1 - whole.y1) < edge
+        assert abs(boxes[0].y0 - note.y1) < edge
+        for left, right in zip(boxes, boxes[1:], strict=False):
+            assert 0 < right.x0 - left.x1 < 0.1 * whole.width
+            assert left.y0 < right.y0 < right.y1 < left.y1

@@ -13,6 +13,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import LayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from elmolib.errors import ElmolibError
@@ -81,9 +82,11 @@ def save(figure: Figure, path: str | Path) -> None:
         raise ElmolibError(f"{path} cannot be written: {error.strerror}.") from None
 
 
-def new_axes(width: float = 7.2, height: float = 4.2) -> Axes:
+def new_axes(
+    width: float = 7.2, height: float = 4.2, layout: str | LayoutEngine = "constrained"
+) -> Axes:
     """Make a figure of so many inches with one pair of axes."""
-    return Picture(figsize=(width, height), layout="constrained").add_subplot()
+    return Picture(figsize=(width, height), layout=layout).add_subplot()
 
 
 def note(ax: Axes, text: str) -> Axes:
@@ -99,5 +102,6 @@ def logarithmic(ax: Axes) -> None:
     low, high = ax.get_ylim()
     # Powers of ten and their halves leave a narrow range without any number.
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 4 * low else MaxNLocator(5))
-    ax.yaxis.set_major_formatter(THOUSANDS)
+    # With all digits that a narrow range needs.
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     ax.yaxis.set_minor_locator(NullLocator())

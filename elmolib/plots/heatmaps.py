@@ -17,6 +17,7 @@ from elmolib.plots.fonts import (
     width_in_columns,
     write,
 )
+from elmolib.plots.layout import QuickLayout
 from elmolib.similarity import cosine_similarities
 
 # Readable without colour vision and in grey: its lightness rises evenly.
@@ -63,9 +64,10 @@ def heatmap(
         other_words, other_vectors = words, vectors
     if ax is None:
         scale = _scale(max(len(words), len(other_words)))
-        ax = new_axes(7.2 * scale, 6.4 * scale)
+        ax = new_axes(7.2 * scale, 6.4 * scale, QuickLayout())
     if title:
-        write(ax.set_title(""), title)
+        # At a fixed height, or all words would be measured once more to find one.
+        write(ax.set_title("", y=1.0), title)
     if not len(words) or not len(other_words):
         return note(ax, "There are no words to compare.")
     similarities = cosine_similarities(vectors, other_vectors)
@@ -114,6 +116,8 @@ def label_axis(ax: Axes, words: Sequence[str], which: str) -> set[str]:
     labels = [drawable(label, families) for label in labels]
     axis = ax.xaxis if which == "x" else ax.yaxis
     axis.set_ticks(places, labels)
+    # So an empty label is not given a place below all words, which would be measured for it.
+    axis.set_label_coords(*((0.5, 0.0) if which == "x" else (0.0, 0.5)))
     widest = max(map(width_in_columns, labels)) * size * 0.62
     for text in axis.get_ticklabels():
         text.set(parse_math=False, fontsize=size, fontfamily=families)
