@@ -169,11 +169,16 @@ class StepLosses:
     """The losses of all steps so far as a line of bounded length.
 
     Each point is the mean of equally many steps. When there are too many points, two become one.
+
+    Args:
+        steps: those done before the line begins; it is as smooth as if it had begun with them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, steps: int = 0) -> None:
         self._points = np.empty((0, 3))
         self._steps_per_point = 1
+        while steps >= 2 * MOST_POINTS * self._steps_per_point:
+            self._steps_per_point *= 2
         self._sum, self._n = np.zeros(3), 0
 
     def add(self, epoch: float, forward: float, backward: float) -> None:
@@ -243,7 +248,7 @@ class Dashboard(keras.callbacks.Callback):
     def __init__(self, training: Training) -> None:
         super().__init__()
         self.training = training
-        self.losses = StepLosses()
+        self.losses = StepLosses(training.step)
         self._seconds: deque[float] = deque(maxlen=50)
         self._telling, self._drawing, self._copying = Pace(), Pace(), Pace()
         self._latest = Latest(self._draw, pause=0)

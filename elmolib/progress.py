@@ -80,7 +80,7 @@ def progress_line(training: Training, seconds_per_step: float) -> str:
     speed = parameters.batch_size * parameters.unroll_steps / seconds_per_step
     left = (training.last_step - training.step) * seconds_per_step
     line = (
-        f"epoch {epoch} of {parameters.epochs} | step {training.step:,} of "
+        f"epoch {epoch:,} of {parameters.epochs:,} | step {training.step:,} of "
         f"{training.last_step:,} | {speed:,.0f} tokens/s | {duration(left)} left"
     )
     heldout = heldout_text(training.history[-1] if training.history else {})

@@ -207,6 +207,18 @@ def test_losses_of_any_length_are_a_line_of_their_means(n):
         np.testing.assert_allclose(np.log(frame[["train_forward", "train_backward"]]), kept[:, 1:])
 
 
+def test_a_line_that_goes_on_is_as_smooth_as_the_whole_would_be():
+    n_before, n_after = 104 * 32, 10 * 32
+    values = np.random.default_rng(0).normal(5, 1, (n_before + n_after, 3))
+    whole, rest = StepLosses(), StepLosses(n_before)
+    for step, (epoch, forward, backward) in enumerate(values):
+        whole.add(epoch, forward, backward)
+        if step >= n_before:
+            rest.add(epoch, forward, backward)
+    assert len(rest.frame()) == 10
+    np.testing.assert_allclose(rest.frame(), whole.frame()[-10:])
+
+
 @pytest.mark.parametrize(
     ("done", "planned", "seen"),
     [(0, 5, 1), (0.4, 5, 1), (1, 5, 1), (1.1, 5, 2), (2.5, 5, 5), (2.5, 3, 3), (0, 0.25, 0.25)]
