@@ -252,10 +252,13 @@ def value_cells(axes: Axes, rows: Sequence[str], columns: Sequence[str]) -> str:
         return ""
     similarities = np.asarray(axes.images[0].get_array())
     place = axes.get_position()
+    # What a cell tells begins or ends with it, so that it never sticks out of the picture.
+    sides = ["left" if 2 * k + 1 < len(columns) else "right" for k in range(len(columns))]
     cells = "".join(
-        f'<i tabindex="-1" data-value="{escape(row)} · {escape(column)}  {value + 0.0:.2f}"></i>'
+        f'<i tabindex="-1" class="{side}" '
+        f'data-value="{escape(row)} · {escape(column)}  {value + 0.0:.2f}"></i>'
         for row, values in zip(rows, similarities.round(2), strict=True)
-        for column, value in zip(columns, values, strict=True)
+        for column, value, side in zip(columns, values, sides, strict=True)
     )
     return (
         f"<style>{_CELL_STYLE}</style>"
@@ -273,10 +276,13 @@ _CELL_STYLE = """
 .elmolib-cells i { position: relative; font-style: normal; }
 .elmolib-cells i:hover, .elmolib-cells i:focus { outline: 2px solid white; z-index: 1; }
 .elmolib-cells i:hover::after, .elmolib-cells i:focus::after {
-  content: attr(data-value); white-space: pre; position: absolute; bottom: calc(100% + 4px);
-  left: 50%; transform: translateX(-50%); padding: 2px 8px; border-radius: 3px; z-index: 2;
-  color: white; background: #222; font-size: 13px; line-height: 1.5; pointer-events: none;
+  content: attr(data-value); position: absolute; bottom: calc(100% + 4px); z-index: 2;
+  width: max-content; max-width: 320px; white-space: pre-wrap; overflow-wrap: anywhere;
+  padding: 2px 8px; border-radius: 3px; font-size: 13px; line-height: 1.5;
+  color: white; background: #222; pointer-events: none;
 }
+.elmolib-cells i.left::after { left: 0; }
+.elmolib-cells i.right::after { right: 0; }
 """
 
 

@@ -186,6 +186,13 @@ def test_cells_lie_where_the_colours_are(embedder):
         np.testing.assert_allclose(found, colours[i, j], atol=0.02)
 
 
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_what_a_cell_tells_stays_within_the_picture(embedder, n):
+    box = sentence_box(embedder, " ".join("abcde"[:n]))
+    sides = re.findall('<i tabindex="-1" class="([a-z]+)"', box.cells.value)
+    assert sides == [*["left"] * (n // 2), *["right"] * (n - n // 2)] * n
+
+
 def test_too_many_cells_tell_nothing(embedder):
     n = math.isqrt(MOST_CELLS)
     box = sentence_box(embedder, " ".join(["w"] * n))
