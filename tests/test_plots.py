@@ -309,6 +309,17 @@ def test_the_learning_curve_shows_what_the_history_has():
     assert "No epoch" in all_texts(plots.learning_curve(pd.DataFrame()).figure)
 
 
+def test_a_single_epoch_has_whole_numbers_and_a_legend_that_hides_no_line():
+    history = pd.DataFrame({"epoch": [1], "heldout_mean": [9.1], "train_forward": [8.7]})
+    axes = plots.learning_curve(history, unigram=9.2)
+    axes.figure.canvas.draw()
+    low, high = axes.get_xlim()
+    assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [1]
+    assert len({label.get_text() for label in axes.get_yticklabels()}) > 2
+    assert axes.get_legend().get_window_extent().y0 >= axes.bbox.y1
+    assert "word frequencies alone" in [text.get_text() for text in axes.texts]
+
+
 def test_layer_weights_are_bars_beside_their_average():
     axes = plots.layer_weights([0.5, 0.2, 0.2, 0.1])
     np.testing.assert_allclose([bar.get_height() for bar in axes.patches], [0.5, 0.2, 0.2, 0.1])

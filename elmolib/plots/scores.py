@@ -163,7 +163,7 @@ def runs(compared: Sequence[TrainedRun]) -> Figure:
         for ax, x in ((by_epoch, run.history["epoch"]), (by_time, minutes)):
             ax.plot(x, run.history["heldout_mean"], marker=marker, label=label)
     logarithmic(by_epoch)
-    by_epoch.xaxis.set_major_locator(MaxNLocator(integer=True))
+    by_epoch.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     by_epoch.set(xlabel="epoch", ylabel="held-out perplexity, mean of both")
     by_time.set(xlabel="minutes of training")
     for text in by_epoch.legend().get_texts():

@@ -54,16 +54,31 @@ def learning_curve(
         if f"train_{name}" in train:
             style = {"marker": marker, "markersize": 5, "label": f"training, {name}"}
             ax.plot(train["epoch"], train[f"train_{name}"], ":", color=colour, **style)
+    # The directions stand side by side above the axes, where they hide no line.
+    handles = sorted(ax.lines, key=lambda line: line.get_label().rpartition(", ")[2])
     if unigram is not None:
         ax.axhline(unigram, color="grey", linestyle="--", label="word frequencies alone")
     if not any(len(line.get_xdata()) for line in ax.lines):
         return note(ax, "No epoch is over yet.")
     logarithmic(ax)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     ax.set(xlabel="epoch", ylabel="perplexity")
     if epochs is not None:
         ax.set_xlim(0, epochs * 1.02)
-    ax.legend(fontsize=9)
+    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "frameon": False}
+    ax.legend(handles=handles, ncols=3, fontsize=9, **place)
+    if unigram is not None:
+        ax.annotate(
+            "word frequencies alone",
+            (1, unigram),
+            (0, -3),
+            xycoords=ax.get_yaxis_transform(),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            fontsize=9,
+            color="dimgrey",
+        )
     return ax
 
 
