@@ -22,10 +22,16 @@ from elmolib.errors import CorpusError, WeightsError
 from elmolib.evaluation import score_heldout
 from elmolib.evaluation.calibration import calibration
 from elmolib.evaluation.runs import TrainedRun, find_runs, read_runs, runs_table
-from elmolib.evaluation.sentences import loss_by_length, perplexity_intervals, sentence_losses
+from elmolib.evaluation.sentences import (
+    loss_by_frequency,
+    loss_by_length,
+    perplexity_intervals,
+    sentence_losses,
+)
 from elmolib.prediction import log_probability
 from elmolib.scoring import Scores
 from elmolib.training import Training
+from elmolib.vocabulary import EOS
 from elmolib.weights import read_model, write_model
 
 
@@ -167,6 +173,57 @@ def test_perplexities_are_drawn_with_their_ends():
     ends = [bars.get_segments()[0][:, 0].tolist() for bars in axes.collections]
     assert ends == [[95, 110], [80, 99]]
     assert "100.0  (95.0 to 110.0)" in texts(axes.figure)
+
+
+@pytest.mark.filterwarnings("error")
+def test_loss_by_frequency_is_drawn_with_its_ends_and_as_perplexity():
+    table = pd.DataFrame(
+        {"forward": [2.0, 7.0], "forward_low": [1.5, 6.0], "forward_high": [2.5, 9.0]}
+        | {"backward": [3.0, 8.0], "backward_low": [3.0, 8.0], "backward_high": [3.0, 8.0]}
+        | {"unigram": [4.0, 9.0], "targets": [30, 10]},
+        index=["100+", "1+"],
+    )
+    axes = plots.loss_by_frequency(table)
+    plots.png(axes.figure)
+    bars = axes.collections[0].get_segments()
+    np.testing.assert_allclose([bar[:, 1] for bar in bars], [[1.5, 2.5], [6, 9]])
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["100+\n75%", "1+\n25%"]
+    (right,) = axes.child_axes
+    low, high = right.get_ylim()
+    assert [tick for tick in right.get_yticks() if low <= tick <= high] == [1, 10, 100, 1000, 10000]
+    assert np.isclose(high, np.exp(axes.get_ylim()[1]))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("width", "ticks"), [(0.2, 3), (1.0, 3), (4.0, 4)])
+def test_any_range_of_nats_has_perplexities_beside_it(width, ticks):
+    table = pd.DataFrame(
+        {"forward": [5.0, 5.0 + width], "backward": 5.0, "sentences": 3}
+        | {f"{name}_{end}": 5.0 for name in ("forward", "backward") for end in ("low", "high")},
+        index=["1-5", "6-10"],
+    )
+    table["forward_high"] = table["forward"]
+    axes = plots.loss_by_length(table)
+    plots.png(axes.figure)
+    (right,) = axes.child_axes
+    low, high = right.get_ylim()
+    assert ticks <= sum(low <= tick <= high for tick in right.get_yticks()) <= 9
+
+
+def test_a_band_is_as_sure_as_its_sentences_let_it_be(tmp_path):
+    corpus = prepare_corpus(small_parameters(tmp_path))
+    n = int(np.diff(corpus.heldout.bounds).sum() + corpus.heldout.n_sentences)
+    targets = np.full((2, n), EOS)
+    targets[:, 0] = len(corpus.vocabulary) - 1
+    losses = np.random.default_rng(0).normal(5, 1, (2, n)).astype(np.float32)
+    scores = scores_of(losses)._replace(targets=targets)
+    table = loss_by_frequency(scores, corpus)
+    rare, often = table.iloc[0], table.loc["sentence end"]
+    assert rare["forward_low"] == rare["forward"] == rare["forward_high"]
+    assert rare["forward"] == pytest.approx(losses[0, 0])
+    assert often["forward_low"] < often["forward"] < often["forward_high"]
+    with pytest.raises(CorpusError, match="score the whole of it"):
+        loss_by_frequency(scores_of(losses[:, 1:]), corpus)
 
 
 def test_loss_by_length_is_drawn_band_by_band():

@@ -229,6 +229,8 @@ def test_loss_by_frequency_adds_up(bilm):
         # Both directions predict the same words, so half of a band's targets are each one's.
         total = (table[name] * table["targets"] / 2).sum()
         assert math.isclose(total, scores.losses[direction].sum(), rel_tol=1e-5)
+        one_sentence = table.loc["1+"]
+        assert one_sentence[f"{name}_low"] <= one_sentence[name] <= one_sentence[f"{name}_high"]
     log_perplexity = (table["unigram"] * table["targets"]).sum() / table["targets"].sum()
     assert math.isclose(math.exp(log_perplexity), unigram_perplexity(corpus), rel_tol=1e-6)
 

@@ -1,7 +1,7 @@
 """What a model makes of held-out text, and what its vectors are worth for other tasks.
 
-`language_model` scores held-out text, in more detail than one perplexity. The other modules, each
-to be imported on its own, hold one task each.
+`language_model` scores held-out text, in more detail than one perplexity, and `sentences` says how
+sure that is. The other modules, each to be imported on its own, hold one task each.
 """
 
 from elmolib.evaluation.language_model import (
@@ -14,7 +14,6 @@ from elmolib.evaluation.language_model import (
     example_sentences,
     heldout_sentence,
     load_run,
-    loss_by_frequency,
     macro_scores,
     perplexity_table,
     require_heldout,
@@ -22,6 +21,7 @@ from elmolib.evaluation.language_model import (
     sentences_of,
     spread_sentences,
 )
+from elmolib.evaluation.sentences import loss_by_frequency
 
 __all__ = [
     "DIRECTIONS",

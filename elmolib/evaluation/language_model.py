@@ -18,11 +18,10 @@ from elmolib.scoring import (
     Scores,
     evaluate,
     score,
-    unigram_log_probabilities,
     unigram_perplexity,
     windows_of_split,
 )
-from elmolib.vocabulary import BOS, EOS, SPECIAL_WORDS, UNK
+from elmolib.vocabulary import SPECIAL_WORDS
 from elmolib.weights import read_model
 
 DIRECTIONS = {"forward": FORWARD, "backward": BACKWARD}
@@ -236,43 +235,3 @@ def accuracy_table(scores: Scores, ks: tuple[int, ...] = (1, 5, 10, 100)) -> pd.
             for k in ks
         }
     )
-
-
-def loss_by_frequency(scores: Scores, corpus: PreparedCorpus) -> pd.DataFrame:
-    """Mean loss over rare and frequent words, for both directions and the unigram model.
-
-    Args:
-        scores: of held-out text.
-        corpus: whose training counts decide how frequent a word is.
-
-    Returns:
-        DataFrame: a row per band that has targets, from the most frequent words to the rarest,
-            then `<UNK>` and the ends of sentences; columns forward, backward, unigram (nats per
-            target) and targets (of both directions).
-    """
-    # Backward, a sentence ends at its `<S>`, which is as frequent as `</S>` forward.
-    targets = np.where(scores.targets == BOS, EOS, scores.targets)
-    unigram = -unigram_log_probabilities(corpus)[targets]
-    decade = np.log10(np.maximum(corpus.lexicon.counts[: len(corpus.vocabulary)], 1)).astype(int)
-    decade[[EOS, UNK]] = -1, -2
-    rows = {}
-    for band in sorted(set(decade.tolist()), key=lambda band: (band < 0, -abs(band))):
-        in_band = decade[targets] == band
-        if in_band.any():
-            rows[_band_name(band)] = {
-                "forward": _mean(scores.losses[FORWARD], in_band[FORWARD]),
-                "backward": _mean(scores.losses[BACKWARD], in_band[BACKWARD]),
-                "unigram": _mean(unigram, in_band),
-                "targets": int(in_band.sum()),
-            }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("times in training")
-
-
-def _mean(losses: np.ndarray, chosen: np.ndarray) -> float:
-    return float(losses[chosen].mean(dtype=np.float64)) if chosen.any() else math.nan
-
-
-def _band_name(decade: int) -> str:
-    if decade < 0:
-        return {-1: "sentence end", -2: "<UNK>"}[decade]
-    return f"{10**decade:,}+"

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import (
+    FuncFormatter,
+    Locator,
+    LogLocator,
+    MaxNLocator,
+    NullLocator,
+    PercentFormatter,
+)
 
 from elmolib.plots.figure import (
     BACKWARD_COLOUR,
@@ -78,7 +85,7 @@ def loss_by_length(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         table: as `elmolib.evaluation.sentences.loss_by_length` returns it.
         ax: where to draw; None for a new figure.
     """
-    ax = ax or new_axes()
+    ax = ax or new_axes(8.4, 4.2)
     if not len(table):
         return note(ax, "There are no sentences to score.")
     places = np.arange(len(table))
@@ -96,6 +103,7 @@ def loss_by_length(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     names = [f"{band}\n{n:,}" for band, n in zip(table.index, table["sentences"], strict=True)]
     ax.set_xticks(places, names)
     ax.set(xlabel="words in the sentence, and how many sentences", ylabel="nats per target")
+    _perplexity_axis(ax)
     ax.legend()
     return ax
 
@@ -178,7 +186,7 @@ def loss_by_frequency(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         table: as `elmolib.evaluation.loss_by_frequency` returns it.
         ax: where to draw; None for a new figure.
     """
-    ax = ax or new_axes()
+    ax = ax or new_axes(8.4, 4.2)
     if not len(table):
         return note(ax, "There are no targets to score.")
     columns = {
@@ -188,13 +196,40 @@ def loss_by_frequency(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     }
     places = np.arange(len(table))
     for k, (column, (label, colour)) in enumerate(columns.items()):
-        ax.bar(places + 0.27 * (k - 1), table[column], width=0.27, color=colour, label=label)
+        at = places + 0.27 * (k - 1)
+        ax.bar(at, table[column], width=0.27, color=colour, label=label)
+        if f"{column}_low" in table:
+            low, high = table[column] - table[f"{column}_low"], table[f"{column}_high"]
+            ends = [low, high - table[column]]
+            ax.errorbar(at, table[column], ends, fmt="none", ecolor="black", capsize=3)
     share = table["targets"] / table["targets"].sum()
     ax.set_xticks(places, [f"{band}\n{s:.0%}" for band, s in zip(table.index, share, strict=True)])
     ax.tick_params(axis="x", length=0, labelsize=10)
     ax.set(xlabel="times in the training text, and share of the targets", ylabel="nats per target")
+    _perplexity_axis(ax)
     ax.legend()
     return ax
+
+
+def _perplexity_axis(ax: Axes) -> None:
+    """Say at the right which perplexities the nats at the left are."""
+    # Where an axis has an end at zero, its logarithm would raise a warning.
+    tiny = np.finfo(float).tiny
+    right = ax.secondary_yaxis(
+        "right", functions=(np.exp, lambda value: np.log(np.maximum(value, tiny)))
+    )
+    right.set_ylabel("perplexity")
+    low, high = np.exp(ax.get_ylim())
+    right.yaxis.set_major_locator(_ticks_between(low, high))
+    right.yaxis.set_minor_locator(NullLocator())
+    right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+
+
+def _ticks_between(low: float, high: float) -> Locator:
+    """Where numbers stand on an axis that is logarithmic in one way or another."""
+    if high < 4 * low:
+        return MaxNLocator(5)
+    return LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,), numticks=20)
 
 
 def layer_weights(weights: Iterable[float], ax: Axes | None = None) -> Axes:

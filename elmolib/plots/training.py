@@ -55,7 +55,7 @@ def learning_curve(
             style = {"marker": marker, "markersize": 5, "label": f"training, {name}"}
             ax.plot(train["epoch"], train[f"train_{name}"], ":", color=colour, **style)
     # The directions stand side by side above the axes, where they hide no line.
-    handles = sorted(ax.lines, key=lambda line: line.get_label().rpartition(", ")[2])
+    handles = sorted(ax.lines, key=lambda line: str(line.get_label()).rpartition(", ")[2])
     if unigram is not None:
         ax.axhline(unigram, color="grey", linestyle="--", label="word frequencies alone")
     if not any(len(line.get_xdata()) for line in ax.lines):
@@ -65,8 +65,14 @@ def learning_curve(
     ax.set(xlabel="epoch", ylabel="perplexity")
     if epochs is not None:
         ax.set_xlim(0, epochs * 1.02)
-    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "frameon": False}
-    ax.legend(handles=handles, ncols=3, fontsize=9, **place)
+    ax.legend(
+        handles=handles,
+        ncols=3,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        frameon=False,
+        fontsize=9,
+    )
     if unigram is not None:
         ax.annotate(
             "word frequencies alone",
