@@ -279,6 +279,13 @@ class Parameters(BaseModel):
         """The folder of the prepared corpus."""
         return self.path(self.corpus_dir) if self.corpus_dir else self.run_path / "corpus"
 
+    @property
+    def tagged_path(self) -> Path:
+        """The file of tagged sentences; the sample of this project is found from anywhere."""
+        path = self.path(self.tagged_text)
+        sample = Path(__file__).parents[1] / self.tagged_text
+        return sample if sample.exists() and not path.exists() else path
+
     def path(self, relative: str | Path) -> Path:
         """Resolve a path of the parameter file from the project's root.
 

@@ -309,6 +309,20 @@ def test_a_folder_of_no_project_is_its_own_root(
     assert project_root() == tmp_path
 
 
+def test_the_sample_is_found_from_anywhere_and_one_s_own_file_comes_first(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    parameters = Parameters.from_yaml(root / "params/tiny.yaml")
+    assert parameters.tagged_path == root / parameters.tagged_text
+    own = tmp_path / parameters.tagged_text
+    own.parent.mkdir(parents=True)
+    own.touch()
+    assert parameters.tagged_path == own
+    missing = parameters.model_copy(update={"tagged_text": "none.conllu"})
+    assert missing.tagged_path == tmp_path / "none.conllu"
+
+
 @pytest.fixture
 def cell(root: Path) -> str:
     return notebook_cell(Parameters.from_yaml(root / "params/tiny.yaml"))
