@@ -19,9 +19,13 @@ from elmolib.errors import ParameterError
 
 BEGIN, END = "<S>", "</S>"
 
-POSITIONS_AT_ONCE = 1024
-"""Words that the LSTMs read in one call. Longer batches are cut in time, with the state handed on,
-so that memory does not grow with the length of a sentence."""
+GATES_AT_ONCE = 2**22
+"""Numbers that an LSTM's gates take in one call, 16 MB. Longer batches are cut in time, with the
+state handed on, so that memory grows neither with the length of a sentence nor much beyond the
+weights of a large model."""
+
+MOST_POSITIONS_AT_ONCE = 1024
+"""Words that the LSTMs read in one call, however small they are."""
 
 WORDS_AT_ONCE = 512
 """Words that the character CNN reads in one call."""
@@ -144,7 +148,8 @@ class SentenceEncoder:
         encoded = [self._with_layer_0(vectors, ids, margin) for ids in _rows(words[0], lengths)]
         n_rows = len(lengths)
         state = self._state_of_rows(n_rows) if carry_state else self._zero_state(n_rows)
-        window = max(8, POSITIONS_AT_ONCE // n_rows)
+        positions = min(MOST_POSITIONS_AT_ONCE, GATES_AT_ONCE // (4 * self.options.lstm_dim))
+        window = max(8, positions // n_rows)
         for start in range(0, words.shape[2], window):
             layers, state = self._read(
                 vectors, words[:, :, start : start + window], state, lengths - start

@@ -195,7 +195,7 @@ def test_changed_weights_are_used_once_the_words_are_forgotten():
 
 @pytest.mark.parametrize("carry_state", [False, True])
 def test_long_sentences_are_read_in_pieces_without_a_seam(monkeypatch, carry_state):
-    monkeypatch.setattr(embedding, "POSITIONS_AT_ONCE", 1)
+    monkeypatch.setattr(embedding, "GATES_AT_ONCE", 1)
     encoder, truth = make()
     sentences = [[f"w{i % 7}" for i in range(n)] for n in (50, 3, 31, 6, 7, 14)]
     expected = [truth.encode(sentence)[0] for sentence in sentences]
