@@ -36,6 +36,19 @@ def cell(from_input, from_output, c, cell_clip: float | None):
     return new_c, o * squashed, (i, j, f, o, squashed)
 
 
+def cell_onward(from_input, from_output, c, running, cell_clip: float | None):
+    """Take one step with nothing kept for a way back; rows that do not run on keep their c.
+
+    Args:
+        running: boolean tensor (batch, 1), or None if all run on; all others as of `cell`.
+
+    Returns:
+        the new c, and what the output gate lets through of it.
+    """
+    new_c, m, _ = cell(from_input, from_output, c, cell_clip)
+    return new_c if running is None else ops.where(running, new_c, c), m
+
+
 def cell_back(kept, c, new_c, by_m, by_c, cell_clip: float | None):
     """Return the gradients by the gates and the earlier c from those by what `cell` returned."""
     i, j, f, o, squashed = kept
@@ -137,11 +150,12 @@ class ProjectedLSTM(keras.Layer):
 
         def step(state, inputs):
             c, h, t = state
-            new_c, m, _ = cell(inputs, ops.matmul(h, recurrent), c, self.cell_clip)
+            running = None if lengths is None else (t < lengths)[:, None]
+            product = ops.matmul(h, recurrent)
+            new_c, m = fused(cell_onward)(inputs, product, c, running, self.cell_clip)
             new_h = self._project(m, self.projection)
-            if lengths is not None:
-                running = (t < lengths)[:, None]
-                new_c, new_h = ops.where(running, new_c, c), ops.where(running, new_h, h)
+            if running is not None:
+                new_h = ops.where(running, new_h, h)
             state = new_c, new_h, t + 1
             # On TensorFlow, `ops.scan` can only collect what has the form of the state itself.
             return state, state
