@@ -12,10 +12,11 @@ from contextlib import contextmanager
 def quiet_start() -> Iterator[None]:
     """Keep TensorFlow silent if it is first imported within the block.
 
-    It tells of missing graphics cards and of its own compiler in every notebook otherwise. Errors
-    are Python's exceptions all the same. To hear it, set `TF_CPP_MIN_LOG_LEVEL` to 0 or 1.
+    It tells of missing graphics cards and of its own compiler in every notebook otherwise, and of
+    what would be faster on another processor, as if that were an error. Errors are Python's
+    exceptions all the same. To hear it, set `TF_CPP_MIN_LOG_LEVEL` to 0 or 1.
     """
-    wanted = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2") in ("0", "1")
+    wanted = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") in ("0", "1")
     if wanted or "tensorflow" in sys.modules:
         yield
         return

@@ -61,6 +61,8 @@ def project(tmp_path_factory, root) -> Project:
         # Kernels must find elmolib as this process does, installed or not.
         patch.setenv("PYTHONPATH", os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]))
         patch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
+        # They are quiet by themselves, as a user's are who has set nothing.
+        patch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
         yield Project(tmp_path_factory.mktemp("project"), root)
 
 
