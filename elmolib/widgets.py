@@ -22,7 +22,7 @@ from elmolib.errors import ElmolibError
 if TYPE_CHECKING:
     from elmolib.elmo import ELMo
 
-PAUSE_SECONDS = 0.04
+PAUSE_SECONDS = 0.02
 """How long a person stops typing before the picture follows."""
 
 MOST_WORDS = 300
