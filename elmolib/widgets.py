@@ -60,6 +60,10 @@ class Latest:
                 self._thread = Thread(target=self._run, daemon=True)
                 self._thread.start()
 
+    def is_asked(self) -> bool:
+        """Tell whether another run was asked for since the last one began."""
+        return self._wanted
+
     def wait(self) -> None:
         """Wait until everything asked for so far is done."""
         with self._lock:
@@ -129,7 +133,7 @@ class SentenceBox(ipywidgets.VBox):
         )
         self._axes: Axes | None = None
         self._rendering = Lock()
-        self._latest = Latest(self.render_now)
+        self._latest = Latest(lambda: self._draw(lambda: not self._latest.is_asked()))
         # A figure is full of cycles, so drawing many calls for the garbage collector, which would
         # need half a second each time to walk through all that TensorFlow has ever made.
         gc.freeze()
@@ -145,9 +149,12 @@ class SentenceBox(ipywidgets.VBox):
 
     def render_now(self) -> None:
         """Draw what stands in the box, and return when the picture is there."""
+        self._draw(lambda: True)
+
+    def _draw(self, is_wanted: Callable[[], bool]) -> None:
         with self._rendering:
             try:
-                self._render()
+                self._render(is_wanted)
             # What a thread raises is shown nowhere else.
             except Exception as error:
                 self._say(str(error) or type(error).__name__)
@@ -180,12 +187,14 @@ class SentenceBox(ipywidgets.VBox):
         for work in (self._latest, *self._savers):
             work.wait()
 
-    def _render(self) -> None:
+    def _render(self, is_wanted: Callable[[], bool]) -> None:
         words = self.embedder.words(self.sentence.value)
         others = self.embedder.words(self.other.value) or None
         rows, columns = words[:MOST_WORDS], others and others[:MOST_WORDS]
         axes = self.embedder.heatmap(rows, self.layer.value, columns)
-        picture = plots.png(axes.figure)
+        picture = plots.png_if_wanted(axes.figure, is_wanted)
+        if picture is None:
+            return
         # No larger than it is drawn, for letters to stay sharp, and smaller in a small window.
         self._picture.layout.max_width = f"{axes.figure.bbox.width:.0f}px"
         self.image.value = picture

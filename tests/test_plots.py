@@ -229,6 +229,28 @@ def test_threads_draw_the_same_pictures():
             np.testing.assert_array_equal(picture, expected[n])
 
 
+def test_a_picture_is_drawn_only_as_long_as_it_is_wanted():
+    def drawn(n_questions: int | None) -> tuple[bytes | None, int]:
+        asked = []
+        figure = plots.heatmap(["a", "b"], vectors(2), title="layer 2").figure
+
+        def is_wanted() -> bool:
+            asked.append(None)
+            return n_questions is None or len(asked) <= n_questions
+
+        picture = plots.png_if_wanted(figure, is_wanted)
+        n_asked = len(asked)
+        assert plots.png(figure).startswith(b"\x89PNG")
+        assert len(asked) == n_asked
+        return picture, n_asked
+
+    picture, n_asked = drawn(None)
+    assert picture == plots.png(plots.heatmap(["a", "b"], vectors(2), title="layer 2").figure)
+    assert n_asked > 20
+    for n_questions in (0, 5, n_asked - 1):
+        assert drawn(n_questions) == (None, n_questions + 1)
+
+
 def test_a_notebook_can_show_a_picture():
     assert plots.heatmap(["a"], vectors(1)).figure._repr_png_().startswith(b"\x89PNG")
 

@@ -90,6 +90,21 @@ def test_typing_waits_for_no_picture_and_skips_what_is_stale(embedder):
     assert [words for words, _ in embedder.drawn] == [["first"], ["second"], ["typed", "19"]]
 
 
+def test_a_picture_that_became_stale_is_not_shown(embedder):
+    box = sentence_box(embedder, "first")
+    shown = []
+    box.image.observe(lambda change: shown.append(change["new"]), "value")
+    embedder.go.clear()
+    embedder.started.clear()
+    box.sentence.value = "second"
+    assert embedder.started.wait(ENOUGH)
+    box.sentence.value = "third"
+    embedder.go.set()
+    box.wait()
+    assert shown == [box.image.value]
+    assert values_of(box) == [("third · third", 1.0)]
+
+
 def test_pictures_are_drawn_in_one_other_thread(embedder):
     box = sentence_box(embedder, "first")
     for n in range(3):

@@ -14,6 +14,7 @@ from elmolib.plots.figure import (
     MEAN_COLOUR,
     Picture,
     png,
+    png_if_wanted,
     save,
 )
 from elmolib.plots.fonts import BOX
@@ -58,6 +59,7 @@ __all__ = [
     "occurrence_maps",
     "perplexities",
     "png",
+    "png_if_wanted",
     "reliability",
     "runs",
     "save",

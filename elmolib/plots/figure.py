@@ -7,6 +7,7 @@ themselves as the last expression of a notebook's cell: `heatmap(...).figure`.
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import seaborn as sns
@@ -60,6 +61,43 @@ def png(figure: Figure) -> bytes:
         # `savefig` would draw twice.
         canvas.print_png(file)
         return file.getvalue()
+
+
+class _Abandoned(Exception):
+    """Nobody wants the picture any more."""
+
+
+def png_if_wanted(figure: Figure, is_wanted: Callable[[], bool]) -> bytes | None:
+    """Draw a figure that may become stale meanwhile.
+
+    Args:
+        figure: any figure; one that was abandoned can be drawn anew.
+        is_wanted: asked again and again while it is drawn.
+
+    Returns:
+        the bytes of a PNG file, or None as soon as the picture was no longer wanted.
+    """
+    renderer = FigureCanvasAgg(figure).get_renderer()
+
+    def checked(act: Callable) -> Callable:
+        def checked_act(*args, **kwargs):
+            if not is_wanted():
+                raise _Abandoned
+            return act(*args, **kwargs)
+
+        return checked_act
+
+    # What all words of a picture come by, so every few milliseconds.
+    names = ("draw_text", "get_text_width_height_descent")
+    for name in names:
+        setattr(renderer, name, checked(getattr(renderer, name)))
+    try:
+        return png(figure)
+    except _Abandoned:
+        return None
+    finally:
+        for name in names:
+            delattr(renderer, name)
 
 
 def save(figure: Figure, path: str | Path) -> None:
