@@ -21,6 +21,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from evaluation_sets import write_one_word, write_similarity, write_word_in_context
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from small_corpus import made_up_sentences, small_parameters
@@ -62,9 +63,10 @@ class Lab:
         shutil.copytree(root / "notebooks", self.folder / "notebooks")
         (self.folder / "params").mkdir()
         (self.folder / "text.txt").write_text("\n".join(made_up_sentences(1500)) + "\n")
-        parameters = small_parameters(
-            self.folder, run_dir="runs/small", text="text.txt", epochs=10_000, progress="auto"
-        )
+        for write in (write_one_word, write_similarity, write_word_in_context):
+            write(self.folder / "sets")
+        changes = {"epochs": 10_000, "progress": "auto", "evaluation_data": "sets"}
+        parameters = small_parameters(self.folder, run_dir="runs/small", text="text.txt", **changes)
         for path in (self.folder / "notebooks").glob("*.ipynb"):
             notebook = parameterize_notebook(load_notebook_node(str(path)), parameters.to_json())
             nbformat.write(notebook, path)
@@ -75,7 +77,7 @@ class Lab:
             self.port = free.getsockname()[1]
         self.token = secrets.token_hex(16)
         python_path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
-        environment = {
+        environment = os.environ | {
             "PYTHONPATH": python_path,
             "JUPYTER_PREFER_ENV_PATH": "1",
             "JUPYTER_CONFIG_DIR": str(self.folder / "config"),
@@ -83,6 +85,8 @@ class Lab:
             "JUPYTERLAB_SETTINGS_DIR": str(self.folder / "settings"),
             "JUPYTERLAB_WORKSPACES_DIR": str(self.folder / "workspaces"),
         }
+        # Set for the tests; notebooks keep TensorFlow quiet by themselves.
+        environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
         command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
         options = {
             "ServerApp.port": self.port,
@@ -93,7 +97,7 @@ class Lab:
         with (self.folder / "server.log").open("wb") as log:
             self.server = subprocess.Popen(
                 command + [f"--{name}={value}" for name, value in options.items()],
-                env=os.environ | environment,
+                env=environment,
                 stdout=log,
                 stderr=log,
             )
@@ -187,6 +191,11 @@ class Notebook:
         until(lambda: image.evaluate("image => image.naturalWidth") > 0, f"{name} is a picture")
         return image.get_attribute("src")
 
+    def picture_widths(self) -> list[int]:
+        """Return the widths of all pictures below cells, in pixels; 0 for one that is broken."""
+        pictures = self.page.locator(".jp-OutputArea-output img")
+        return pictures.evaluate_all("all => all.map(image => image.naturalWidth)")
+
     def changes(self, name: str, act: Callable[[], object] = lambda: None) -> None:
         """Do something, or nothing, and wait for a part's picture to be another one."""
         before = self.picture(name)
@@ -219,6 +228,7 @@ class Notebook:
         end = ".jp-Notebook .jp-Cell:last-of-type"
         self.page.set_viewport_size({"width": 1100, "height": 1000})
         inside.evaluate("notebook => notebook.scrollTo(0, 0)")
+        until(lambda: all(self.picture_widths()), "all pictures are there")
         box = self.page.locator(end).last.bounding_box()
         height = int(box["y"] + box["height"]) + 40
         self.page.set_viewport_size({"width": 1100, "height": height})
@@ -345,13 +355,11 @@ def numbered(n_words: int) -> str:
     return " ".join(f"word{n}" for n in range(n_words))
 
 
-@pytest.mark.parametrize("name", ["01_prepare", "03_evaluate", "06_tagger"])
+@pytest.mark.parametrize("name", ["01_prepare", "03_evaluate", "05_probe", "06_tagger"])
 def test_other_notebooks_run_and_show_pictures(lab, name):
     notebook = lab.open(name)
     notebook.run_all()
     notebook.wait_until_done()
-    pictures = notebook.page.locator(".jp-OutputArea-output img")
-    widths = pictures.evaluate_all("all => all.map(image => image.naturalWidth)")
-    assert widths
-    assert min(widths) > 0
+    assert notebook.picture_widths()
+    assert min(notebook.picture_widths()) > 0
     notebook.screenshot_of_all(name)
