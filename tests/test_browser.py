@@ -226,11 +226,14 @@ class Notebook:
         """Keep the whole notebook, in a window as long as it is."""
         inside = self.page.locator(".jp-Notebook .jp-WindowedPanel-outer")
         end = ".jp-Notebook .jp-Cell:last-of-type"
-        self.page.set_viewport_size({"width": 1100, "height": 1000})
-        inside.evaluate("notebook => notebook.scrollTo(0, 0)")
-        until(lambda: all(self.picture_widths()), "all pictures are there")
-        box = self.page.locator(end).last.bounding_box()
-        height = int(box["y"] + box["height"]) + 40
+        height = 1000
+        # Once more, for pictures in it change their size with the window's.
+        for _ in range(2):
+            self.page.set_viewport_size({"width": 1100, "height": height})
+            inside.evaluate("notebook => notebook.scrollTo(0, 0)")
+            until(lambda: all(self.picture_widths()), "all pictures are there")
+            box = self.page.locator(end).last.bounding_box()
+            height = int(box["y"] + box["height"]) + 40
         self.page.set_viewport_size({"width": 1100, "height": height})
         self.page.screenshot(path=self._pictures / f"{name}.png")
         self.page.set_viewport_size(LARGE)
