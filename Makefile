@@ -18,7 +18,7 @@ PAPERMILL := $(BIN)/papermill -f params/tiny.yaml --no-progress-bar --log-output
 
 # A python3 kernel in the home folder must not stand in for the one in .venv.
 export JUPYTER_PREFER_ENV_PATH = 1
-export TF_CPP_MIN_LOG_LEVEL ?= 2
+export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: demo test lint gallery bench clean
 
