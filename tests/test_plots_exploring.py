@@ -12,6 +12,7 @@ from matplotlib.text import Text
 from elmolib import plots
 from elmolib.neighbours import Nearest, Neighbour
 from elmolib.occurrences import Occurrences, SelfSimilarity, Senses
+from elmolib.plots import exploring
 from elmolib.plots.exploring import PROBABILITY_COLOURS
 from elmolib.prediction import Expected, Prediction
 
@@ -97,6 +98,20 @@ def test_a_map_has_a_panel_per_layer_and_shows_every_place_once():
     shown = texts(figure)
     assert "all 10 places are one point" in shown
     assert "6 like “the bank”" in shown
+
+
+def test_what_cannot_be_drawn_is_told_above_the_legend_of_a_map_and_not_upon_it(monkeypatch):
+    write = exploring.write
+    monkeypatch.setattr(exploring, "write", lambda *args: write(*args) | {"CJK"})
+    vectors = np.random.default_rng(1).normal(size=(2, 10, 4)).astype(np.float32)
+    found = Occurrences("bank", [["the", "bank"]] * 10, [1] * 10, vectors)
+    figure = plots.occurrence_maps(found, Senses(np.array([0] * 6 + [1] * 4), [2, 7]))
+    plots.png(figure)
+    (legend,) = figure.legends
+    note, *groups = legend.get_title(), *legend.get_texts()
+    assert "No font here can draw CJK" in note.get_text()
+    for group in groups:
+        assert not note.get_window_extent().overlaps(group.get_window_extent())
 
 
 def test_self_similarity_is_a_line_per_word():

@@ -16,7 +16,14 @@ from matplotlib.ticker import PercentFormatter
 
 from elmolib.plots.figure import MARKERS, Picture, new_axes, note
 from elmolib.plots.fonts import shortened, width_in_columns, write
-from elmolib.plots.heatmaps import admit, colour_cells, label_axis, layer_name, write_cell
+from elmolib.plots.heatmaps import (
+    admit,
+    colour_cells,
+    label_axis,
+    layer_name,
+    what_is_undrawn,
+    write_cell,
+)
 
 if TYPE_CHECKING:
     from elmolib.neighbours import Nearest, Neighbour
@@ -277,12 +284,16 @@ def occurrence_maps(found: Occurrences, senses: Senses) -> Figure:
 
 def _legend_of_groups(figure: Figure, found: Occurrences, senses: Senses) -> None:
     points = figure.axes[-1].collections
-    legend = figure.legend(points, [" "] * len(points), loc="outside lower left", frameon=False)
+    legend = figure.legend(
+        points, [" "] * len(points), loc="outside lower left", frameon=False, alignment="left"
+    )
     sizes = np.bincount(senses.labels)
     undrawn = set()
     for text, size, example in zip(legend.get_texts(), sizes, senses.examples, strict=True):
         undrawn |= write(text, f"{size:,} like \u201c{found.snippet(example)}\u201d")
-    admit(figure.axes[-1], undrawn)
+    # A text of its own below the figure would lie upon the legend.
+    if undrawn:
+        legend.set_title(what_is_undrawn(undrawn), prop={"size": 9})
 
 
 def self_similarity(measured: SelfSimilarity, ax: Axes | None = None) -> Axes:

@@ -154,7 +154,9 @@ def write_cell(
 def admit(ax: Axes, undrawn: set[str]) -> None:
     """Say below a figure which scripts it could not write."""
     if undrawn:
-        ax.figure.supxlabel(
-            f"No font here can draw {', '.join(sorted(undrawn))}: install one such as Noto.",
-            fontsize=9,
-        )
+        ax.figure.supxlabel(what_is_undrawn(undrawn), fontsize=9)
+
+
+def what_is_undrawn(scripts: set[str]) -> str:
+    """Name scripts that no font is there for, and what to do."""
+    return f"No font here can draw {', '.join(sorted(scripts))}: install one such as Noto."
