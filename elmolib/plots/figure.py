@@ -134,12 +134,16 @@ def note(ax: Axes, text: str) -> Axes:
     return ax
 
 
+def all_digits() -> FuncFormatter:
+    """Write numbers with all digits that a narrow range needs."""
+    return FuncFormatter(lambda value, _: f"{value:,.10g}")
+
+
 def logarithmic(ax: Axes) -> None:
     """Make the vertical axis logarithmic, with numbers on it whatever its range."""
     ax.set_yscale("log")
     low, high = ax.get_ylim()
     # Powers of ten and their halves leave a narrow range without any number.
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 4 * low else MaxNLocator(5))
-    # With all digits that a narrow range needs.
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    ax.yaxis.set_major_formatter(all_digits())
     ax.yaxis.set_minor_locator(NullLocator())

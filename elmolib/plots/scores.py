@@ -10,7 +10,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import (
-    FuncFormatter,
     Locator,
     LogLocator,
     MaxNLocator,
@@ -24,6 +23,7 @@ from elmolib.plots.figure import (
     FORWARD_COLOUR,
     MARKERS,
     Picture,
+    all_digits,
     logarithmic,
     new_axes,
     note,
@@ -222,7 +222,7 @@ def _perplexity_axis(ax: Axes) -> None:
     low, high = np.exp(ax.get_ylim())
     right.yaxis.set_major_locator(_ticks_between(low, high))
     right.yaxis.set_minor_locator(NullLocator())
-    right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    right.yaxis.set_major_formatter(all_digits())
 
 
 def _ticks_between(low: float, high: float) -> Locator:
