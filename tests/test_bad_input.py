@@ -95,18 +95,22 @@ def test_text_that_cannot_be_read_is_named_and_nothing_is_left(tmp_path, read, c
     )
 
 
-@pytest.mark.parametrize("name", ["a" * 5000, "a\0b", "a\ud800b", "none.txt"])
-def test_a_name_that_no_file_can_have_is_one_sentence(tmp_path, models, embedders, name):
-    readers = [
+def readers(name, tmp_path, models, embedders):
+    """All that reads a file of that name."""
+    return [
         lambda: read_model(name),
         lambda: read_model(models[True], options=name),
         lambda: read_words(name),
         lambda: Parameters.from_yaml(name),
         lambda: perplexity(models[True], name),
         lambda: embedders[True].embed_corpus(name, tmp_path / "out.h5"),
-        lambda: prepare_corpus(small_parameters(tmp_path, text=name)),
+        lambda: prepare_corpus(small_parameters(tmp_path, text=str(name))),
     ]
-    for read in readers:
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "a\0b", "a\ud800b", "none.txt"])
+def test_a_name_that_no_file_can_have_is_one_sentence(tmp_path, models, embedders, name):
+    for read in readers(name, tmp_path, models, embedders):
         with pytest.raises(ElmolibError) as caught:
             read()
         assert is_one_sentence(caught.value)
@@ -118,19 +122,13 @@ def test_a_pipe_or_device_is_one_sentence_and_never_waited_for(tmp_path, models,
     write_published(published, read_model(models[True]))
     (published / "options.json").unlink()
     os.mkfifo(published / "options.json")
-    readers = [
-        lambda: read_model(pipe),
+    hostile = [
+        *readers(pipe, tmp_path, models, embedders),
         lambda: read_model(published),
-        lambda: read_model(models[True], options=pipe),
-        lambda: read_words(pipe),
-        lambda: Parameters.from_yaml(pipe),
-        lambda: perplexity(models[True], pipe),
-        lambda: embedders[True].embed_corpus(pipe, tmp_path / "out.h5"),
         lambda: embedders[True].embed_corpus("/dev/zero", tmp_path / "out.h5"),
-        lambda: prepare_corpus(small_parameters(tmp_path, text=str(pipe))),
         lambda: EmbeddedCorpus(pipe),
     ]
-    for read in readers:
+    for read in hostile:
         with pytest.raises(ElmolibError) as caught:
             read()
         assert is_one_sentence(caught.value)
