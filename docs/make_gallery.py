@@ -98,7 +98,8 @@ def write_page(name: str, notebook: nbformat.NotebookNode, folder: Path) -> None
         if cell.cell_type == "markdown":
             parts.append(_linked(cell.source))
         elif cell.cell_type == "code":
-            parts.append(f"```python\n{cell.source}\n```")
+            # At its end, a semicolon only keeps a notebook from showing a value.
+            parts.append(f"```python\n{cell.source.removesuffix(';')}\n```")
             parts += _shown(cell, name, folder)
     text = "\n\n".join([*parts, "[All notebooks](README.md)"])
     _write(folder / f"{name}.md", text.replace(f"{ROOT}/", "").encode())
