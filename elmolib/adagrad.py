@@ -14,7 +14,7 @@ class Adagrad:
 
     Args:
         variables: the variables to train, under their names.
-        learning_rate: step size.
+        learning_rate: step size; a variable afterwards, to be changed between steps.
         initial_accumulator: value of all accumulators before the first step.
 
     References:
@@ -28,7 +28,7 @@ class Adagrad:
         initial_accumulator: float,
     ) -> None:
         self.variables = variables
-        self.learning_rate = learning_rate
+        self.learning_rate = tf.Variable(learning_rate, dtype=tf.float32, trainable=False)
         self.accumulators = {
             name: tf.Variable(np.full(variable.shape, initial_accumulator, np.float32))
             for name, variable in variables.items()

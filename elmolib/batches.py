@@ -1,9 +1,9 @@
 """From a prepared corpus to the batches of training, each found by its number alone.
 
-The sentences of an epoch, shuffled, form one long stream per direction. The stream is cut into
-`batch_size` rows of equal length; step `s` reads the `s`-th window of every row. So the LSTM's
-state can be carried from one step to the next, every word is predicted exactly once per epoch and
-direction, and any step can be made without the ones before it.
+The sentences of an epoch, shuffled unless told not to, form one long stream per direction. The
+stream is cut into `batch_size` rows of equal length; step `s` reads the `s`-th window of every row.
+So the LSTM's state can be carried from one step to the next, every word is predicted exactly once
+per epoch and direction, and any step can be made without the ones before it.
 """
 
 from __future__ import annotations
@@ -109,10 +109,14 @@ class Stream:
         direction: `FORWARD` or `BACKWARD`.
         seed: decides the order of the sentences, which differs by epoch and direction.
         n_rows: how many places are read from in turn; decides how many blocks are kept.
+        shuffle: read the sentences in random order, not in that of the text.
     """
 
-    def __init__(self, split: Split, direction: int, seed: int, n_rows: int) -> None:
+    def __init__(
+        self, split: Split, direction: int, seed: int, n_rows: int, shuffle: bool = True
+    ) -> None:
         self.split = split
+        self.shuffle = shuffle
         self.direction = direction
         self.seed = seed
         self.n_rows = n_rows
@@ -147,15 +151,17 @@ class Stream:
             np.concatenate([part[1] for part in parts]),
         )
 
-    def _rng(self, *names: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, self.direction, *names])
+    def _order_of(self, n: int, *names: int) -> np.ndarray:
+        if not self.shuffle:
+            return np.arange(n)
+        return np.random.default_rng([self.seed, self.direction, *names]).permutation(n)
 
     def _begin(self, epoch: int) -> None:
         """Put the blocks into the order of an epoch."""
         if epoch != self._epoch:
             self._cache.clear()
             self._epoch = epoch
-            self._order = self._rng(epoch).permutation(len(self.block_lengths))
+            self._order = self._order_of(len(self.block_lengths), epoch)
             self._ends = np.cumsum(self.block_lengths[self._order])
 
     def _block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
@@ -166,7 +172,7 @@ class Stream:
         bounds = np.asarray(self.split.bounds[self.firsts[block] : self.firsts[block + 1] + 1])
         ids = np.asarray(self.split.ids[bounds[0] : bounds[-1]])
         bounds = bounds - bounds[0]
-        order = self._rng(self._epoch, block).permutation(len(bounds) - 1)
+        order = self._order_of(len(bounds) - 1, self._epoch, block)
         lengths = np.diff(bounds)[order]
         starts = np.repeat(bounds[:-1][order], lengths)
         within = np.arange(len(ids)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
@@ -189,6 +195,7 @@ class Batches:
         unroll_steps: words of each row in one step.
         n_negatives: words sampled per direction and step, or None for the full softmax.
         seed: decides shuffling and sampling.
+        shuffle: read the sentences of each epoch in random order, not in that of the text.
 
     Raises:
         TrainingError: if the text is shorter than one batch, or fewer words are known than
@@ -210,6 +217,7 @@ class Batches:
         unroll_steps: int,
         n_negatives: int | None,
         seed: int,
+        shuffle: bool = True,
     ) -> None:
         self.lexicon = lexicon
         self.vocabulary_size = vocabulary_size
@@ -220,7 +228,7 @@ class Batches:
         self.n_negatives = n_negatives
         self.seed = seed
         self.streams = [
-            Stream(split, direction, seed, batch_size) for direction in (FORWARD, BACKWARD)
+            Stream(split, direction, seed, batch_size, shuffle) for direction in (FORWARD, BACKWARD)
         ]
         self.n_targets = self.streams[FORWARD].length
         if self.n_targets < batch_size * unroll_steps:
@@ -250,6 +258,7 @@ class Batches:
             parameters.unroll_steps,
             parameters.n_negatives,
             parameters.seed,
+            parameters.shuffle,
         )
 
     def __getitem__(self, step: int) -> Batch:

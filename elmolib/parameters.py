@@ -145,7 +145,11 @@ class Parameters(BaseModel):
     n_negatives: Count | None = Field(
         default=8192, description="sampled words of the softmax; null takes all"
     )
+    shuffle: bool = Field(default=True, description="sentences in random order, anew each epoch")
     learning_rate: Positive = Field(default=0.2, description="of Adagrad")
+    learning_rate_decay: float = Field(
+        default=0.0, ge=0, le=1, description="share of the run, its last, in which the rate falls"
+    )
     initial_accumulator: Positive = Field(default=1.0, description="of Adagrad")
     clip_norm: Positive = Field(default=10.0, description="bound on the norm of the gradients")
     precision: Literal["float32", "bfloat16"] = Field(

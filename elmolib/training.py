@@ -39,7 +39,7 @@ MAY_CHANGE = {
 }
 """Parameters that may differ when a run goes on; any other would make it a different run."""
 
-MAY_BE_NEW = {"precision"}
+MAY_BE_NEW = {"precision", "shuffle", "learning_rate_decay"}
 """Parameters that came with a later version than the first."""
 
 SPEEDS = ("tokens_per_second", "seconds")
@@ -147,6 +147,13 @@ class Training:
         steps = self.parameters.epochs * self.steps_per_epoch
         return min(steps, self.parameters.max_steps or steps)
 
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the next step: in the run's last part it falls in a line to nothing."""
+        rate, last = self.parameters.learning_rate, self.parameters.learning_rate_decay
+        falling = last * self.last_step
+        return rate * min(1.0, (self.last_step - self.step) / falling) if falling else rate
+
     def run(self, callbacks: Sequence[keras.callbacks.Callback] = ()) -> Path:
         """Train to the end, or until stopped, and write the weights.
 
@@ -230,6 +237,7 @@ class Training:
             told.on_train_batch_begin(self.step)
             self._saved_in = None
             started = time.perf_counter()
+            self.optimizer.learning_rate.assign(self.learning_rate)
             result = self.training_step(batch, self.state, self.step)
             losses, norm = np.asarray(result.losses), float(result.gradient_norm)
             self._epoch_seconds += time.perf_counter() - started
@@ -267,7 +275,7 @@ class Training:
     def _divergence(self, what: str) -> TrainingError:
         return TrainingError(
             f"Training diverged at step {self.step}: {what}, gradient norm "
-            f"{self._gradient_norm:g}, learning_rate {self.parameters.learning_rate:g}; train "
+            f"{self._gradient_norm:g}, learning_rate {self.learning_rate:g}; train "
             "with a lower one in another run_dir, the last good checkpoint is "
             f"{self.checkpoint_path or 'yet to come'}."
         )
@@ -396,6 +404,9 @@ class Training:
     def _identity(self) -> dict[str, Any]:
         """What must be the same for a run to go on."""
         kept = {k: v for k, v in self.parameters.to_json().items() if k not in MAY_CHANGE}
+        if self.parameters.learning_rate_decay:
+            # Where the rate falls towards the end, another end makes other steps.
+            kept |= {"epochs": self.parameters.epochs, "max_steps": self.parameters.max_steps}
         return kept | self.corpus.fingerprints
 
     def _restore(self) -> None:

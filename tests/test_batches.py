@@ -29,7 +29,9 @@ word_ids = st.integers(UNK, len(WORDS) - 1)
 corpora = st.lists(st.lists(word_ids, min_size=1, max_size=9), min_size=1, max_size=30)
 
 
-def make(sentences, batch_size=2, unroll_steps=3, n_negatives=None, seed=7) -> Batches:
+def make(
+    sentences, batch_size=2, unroll_steps=3, n_negatives=None, seed=7, shuffle=True
+) -> Batches:
     return Batches(
         split_of(sentences),
         lexicon_of(KNOWN + RARE),
@@ -39,6 +41,7 @@ def make(sentences, batch_size=2, unroll_steps=3, n_negatives=None, seed=7) -> B
         unroll_steps,
         n_negatives,
         seed,
+        shuffle,
     )
 
 
@@ -186,6 +189,21 @@ def test_shuffles_differ_by_direction_epoch_and_seed_alone():
     assert all(Counter(o) == Counter(orders[0]) for o in orders)
     assert len({tuple(o) for o in orders}) == len(orders)
     assert order(make(sentences), 1, BACKWARD) == order(one, 1, BACKWARD)
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["whole", "blocks"])
+def test_without_shuffling_every_epoch_reads_the_text_in_its_order(monkeypatch, large):
+    if large:
+        monkeypatch.setattr(batches_module, "WHOLE_SHUFFLE", 10)
+        monkeypatch.setattr(batches_module, "BLOCK", 7)
+    sentences = some_sentences()
+    batches = make(sentences, batch_size=3, unroll_steps=4, shuffle=False)
+    in_order = [[WORDS[i] for i in sentence] for sentence in sentences]
+    for epoch in (0, 1):
+        forward = [read for read, _ in epoch_pairs(batches, epoch, FORWARD)]
+        assert forward == [word for sentence in in_order for word in ["<S>", *sentence]]
+        backward = [read for read, _ in epoch_pairs(batches, epoch, BACKWARD)]
+        assert backward == [word for sentence in in_order for word in ["</S>", *sentence[::-1]]]
 
 
 def test_rows_are_the_distinct_words_of_the_softmax():

@@ -35,6 +35,17 @@ class Until(keras.callbacks.Callback):
             self.act(self.model)
 
 
+class Each(keras.callbacks.Callback):
+    """Does something whenever a step is done."""
+
+    def __init__(self, act):
+        super().__init__()
+        self.act = act
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.act(self.model)
+
+
 def stop(model):
     model.stop_training = True
 
@@ -203,6 +214,24 @@ def test_max_steps_ends_early_with_a_line_of_history(make):
     assert training.step == 7
     assert [line["epoch"] for line in training.history] == [round(7 / STEPS_PER_EPOCH, 4)]
     assert make("more-steps", max_steps=10**6).last_step == 2 * STEPS_PER_EPOCH
+
+
+def test_the_learning_rate_falls_in_a_line_over_the_last_part_of_the_run(make, whole):
+    rates = []
+    training = make("falling", learning_rate_decay=0.25)
+    training.run([Each(lambda _: rates.append(float(training.optimizer.learning_rate.numpy())))])
+    n_steps = 2 * STEPS_PER_EPOCH
+    line = np.linspace(0.5, 0.0, n_steps // 4, endpoint=False)
+    np.testing.assert_allclose(rates, [*[0.5] * (n_steps - len(line)), *line], rtol=1e-6)
+    # The steps went by that rate, and a run that was stopped on the way down ends the same.
+    assert weights(training) != weights(whole[0])
+    stopped = make("falling in two", learning_rate_decay=0.25)
+    stopped.run([Until(107, stop)])
+    again = make("falling in two", learning_rate_decay=0.25)
+    again.run()
+    assert weights(again) == weights(training)
+    with pytest.raises(TrainingError, match="differs in epochs"):
+        make("falling", learning_rate_decay=0.25, epochs=3)
 
 
 @pytest.mark.parametrize(
