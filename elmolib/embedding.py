@@ -150,6 +150,8 @@ class SentenceEncoder:
         state = self._state_of_rows(n_rows) if carry_state else self._zero_state(n_rows)
         positions = min(MOST_POSITIONS_AT_ONCE, GATES_AT_ONCE // (4 * self.options.lstm_dim))
         window = max(8, positions // n_rows)
+        # The last mark that a direction reads tells nothing about the words before it.
+        words = words if boundaries or carry_state else words[:, :, :-1]
         for start in range(0, words.shape[2], window):
             layers, state = self._read(
                 vectors, words[:, :, start : start + window], state, lengths - start

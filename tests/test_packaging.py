@@ -119,6 +119,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         elmolib.Elmo  # noqa: B018
 
 
+@pytest.mark.parametrize("how", [["-q"], ["-q", "-n", "2"]], ids=["alone", "side by side"])
 @pytest.mark.parametrize(
     ("forbidden", "body", "status"),
     [
@@ -128,12 +129,12 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
     ],
 )
 def test_a_skip_fails_the_run_where_skips_are_forbidden(
-    root: Path, tmp_path: Path, forbidden: str, body: str, status: int
+    root: Path, tmp_path: Path, how: list[str], forbidden: str, body: str, status: int
 ) -> None:
     shutil.copy(root / "tests/conftest.py", tmp_path)
     (tmp_path / "test_it.py").write_text(f"import pytest\ndef test_it():\n    {body}\n")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", tmp_path, tmp_path],
+        [sys.executable, "-m", "pytest", *how, "-c", os.devnull, "--rootdir", tmp_path, tmp_path],
         env=os.environ | {"ELMOLIB_NO_SKIPS": forbidden},
         capture_output=True,
         text=True,
