@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 from threading import Lock
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -29,6 +30,24 @@ MOST_POSITIONS_AT_ONCE = 1024
 
 WORDS_AT_ONCE = 512
 """Words that the character CNN reads in one call."""
+
+BATCHES_LOOKED_UP = 8
+"""Batches whose words are looked up together at most: many words, sorted by length, are spelt with
+less padding than few."""
+
+
+class _Spelled(NamedTuple):
+    """A batch of sentences as the LSTMs read it.
+
+    Attributes:
+        lengths: int32 (batch,), words of each sentence, marks included.
+        vectors: float32 (words, projection_dim), of the distinct words.
+        words: int32 (2, batch, time), rows of `vectors`, forward and backward.
+    """
+
+    lengths: np.ndarray
+    vectors: np.ndarray
+    words: np.ndarray
 
 
 class SentenceEncoder:
@@ -108,20 +127,20 @@ class SentenceEncoder:
             order.sort(key=lambda place: len(sentences[place]), reverse=True)
         batches = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
 
-        # Words are looked up in order, by one thread: which words are spelt together, and with that
-        # a vector's last bits, must not depend on which of several threads came first.
-        looked_up = (
-            (places, *self._look_up([(BEGIN, *sentences[place], END) for place in places]))
-            for places in batches
-        )
+        def look_up(some: list[list[int]]) -> list[tuple[list[int], _Spelled]]:
+            marked = [[(BEGIN, *sentences[place], END) for place in places] for places in some]
+            return list(zip(some, self._look_up(marked), strict=True))
 
-        def read(batch: tuple) -> list[tuple[int, np.ndarray]]:
-            places, lengths, vectors, words = batch
-            layers = self._read_batch(lengths, vectors, words, boundaries, carry_state)
+        def read(batch: tuple[list[int], _Spelled]) -> list[tuple[int, np.ndarray]]:
+            places, spelled = batch
+            layers = self._read_batch(spelled, boundaries, carry_state)
             return list(zip(places, layers, strict=True))
 
         in_turn = carry_state or len(batches) < 2
-        done = map(read, looked_up) if in_turn else _two_ahead(read, looked_up)
+        # Words are looked up in order, by one thread: which words are spelt together, and with that
+        # a vector's last bits, must not depend on which of several threads came first.
+        looked_up = _work(look_up, _more_and_more(batches), 0 if in_turn else 1)
+        done = _work(read, chain.from_iterable(looked_up), 0 if in_turn else 2)
         yield from chain.from_iterable(done)
 
     def reset_state(self) -> None:
@@ -137,13 +156,9 @@ class SentenceEncoder:
         self._words.clear()
 
     def _read_batch(
-        self,
-        lengths: np.ndarray,
-        vectors: np.ndarray,
-        words: np.ndarray,
-        boundaries: bool,
-        carry_state: bool,
+        self, spelled: _Spelled, boundaries: bool, carry_state: bool
     ) -> list[np.ndarray]:
+        lengths, vectors, words = spelled
         margin = 0 if boundaries else 1
         encoded = [self._with_layer_0(vectors, ids, margin) for ids in _rows(words[0], lengths)]
         n_rows = len(lengths)
@@ -166,23 +181,25 @@ class SentenceEncoder:
             self._keep_state(state)
         return encoded
 
-    def _look_up(
-        self, batch: Sequence[tuple[str, ...]]
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return sentences' lengths, the vectors of their words, and what each direction reads.
-
-        Returns:
-            int32 (batch,), float32 (words, projection_dim), the distinct ones, and int32
-            (2, batch, time), rows of them.
-        """
-        lengths = np.array([len(sentence) for sentence in batch], np.int32)
+    def _look_up(self, batches: Sequence[Sequence[tuple[str, ...]]]) -> list[_Spelled]:
+        """Find the vectors of all words of some batches, and what is to be read of them in each."""
         index: dict[str, int] = {}
-        words = np.zeros((2, len(batch), int(lengths.max())), np.int32)
-        for k, sentence in enumerate(batch):
-            ids = [index.setdefault(word, len(index)) for word in sentence]
-            words[0, k, : len(ids)] = ids
-            words[1, k, : len(ids)] = ids[::-1]
-        return lengths, self._words.of(list(index)), words
+        numbered = []
+        for batch in batches:
+            lengths = np.array([len(sentence) for sentence in batch], np.int32)
+            words = np.zeros((2, len(batch), int(lengths.max())), np.int32)
+            for k, sentence in enumerate(batch):
+                ids = [index.setdefault(word, len(index)) for word in sentence]
+                words[0, k, : len(ids)] = ids
+                words[1, k, : len(ids)] = ids[::-1]
+            numbered.append((lengths, words))
+        vectors = self._words.of(list(index))
+        spelled = []
+        for lengths, words in numbered:
+            used, rows = np.unique(words, return_inverse=True)
+            rows = rows.reshape(words.shape).astype(np.int32)
+            spelled.append(_Spelled(lengths, vectors[used], rows))
+        return spelled
 
     def _with_layer_0(self, vectors: np.ndarray, ids: np.ndarray, margin: int) -> np.ndarray:
         dim = self.options.projection_dim
@@ -215,16 +232,27 @@ class SentenceEncoder:
         self.state = c, h
 
 
-def _two_ahead(work: Callable, items: Iterable) -> Iterator:
-    """Yield the work done on each item while threads are at work on the next two.
+def _more_and_more(batches: list) -> Iterator[list]:
+    """Cut batches into groups: the first can be read soon, later ones are worth their while."""
+    first, n = 0, 1
+    while first < len(batches):
+        yield batches[first : first + n]
+        first, n = first + n, min(2 * n, BATCHES_LOOKED_UP)
+
+
+def _work(work: Callable, items: Iterable, n_threads: int) -> Iterator:
+    """Yield the work done on each item in turn while threads, if any, are at work on the next ones.
 
     So processors have something to do where one batch leaves some of them waiting.
     """
-    with ThreadPoolExecutor(max_workers=2) as threads:
+    if n_threads == 0:
+        yield from map(work, items)
+        return
+    with ThreadPoolExecutor(n_threads) as threads:
         coming: deque[Future] = deque()
         for item in items:
             coming.append(threads.submit(work, item))
-            if len(coming) > 2:
+            if len(coming) > n_threads:
                 yield coming.popleft().result()
         while coming:
             yield coming.popleft().result()

@@ -312,6 +312,6 @@ def test_words_are_computed_in_the_order_of_the_batches(monkeypatch):
     encoder, _ = make()
     monkeypatch.setattr(embedding._WordVectors, "of", hesitating)
     monkeypatch.setattr(embedding._WordVectors, "_compute", noted)
-    sentences = [["first", "shared"], ["second", "shared"], ["third", "shared"]]
+    sentences = [[word, "shared"] for word in ("first", "second", "third", "fourth")]
     encoder.encode(sentences, batch_size=1)
-    assert computed == [["<S>", "first", "shared", "</S>"], ["second"], ["third"]]
+    assert computed == [["<S>", "first", "shared", "</S>"], ["second", "third"], ["fourth"]]

@@ -148,20 +148,21 @@ class ProjectedLSTM(keras.Layer):
         if lengths is not None:
             lengths = ops.cast(lengths, "int32")
 
-        def step(state, inputs):
-            c, h, t = state
+        def step(state, t):
+            c, h = state
             running = None if lengths is None else (t < lengths)[:, None]
             product = ops.matmul(h, recurrent)
-            new_c, m = fused(cell_onward)(inputs, product, c, running, self.cell_clip)
+            # Were the scan to hand these out, TensorFlow would copy them all once more.
+            new_c, m = fused(cell_onward)(from_inputs[t], product, c, running, self.cell_clip)
             new_h = self._project(m, self.projection)
             if running is not None:
                 new_h = ops.where(running, new_h, h)
-            state = new_c, new_h, t + 1
+            state = new_c, new_h
             # On TensorFlow, `ops.scan` can only collect what has the form of the state itself.
             return state, state
 
-        state = (c, h, ops.convert_to_tensor(0, "int32"))
-        (c, h, _), (_, outputs, _) = ops.scan(step, state, from_inputs)
+        times = ops.arange(ops.shape(from_inputs)[0], dtype="int32")
+        (c, h), (_, outputs) = ops.scan(step, (c, h), times)
         return outputs, c, h
 
     def _project(self, m, projection):
