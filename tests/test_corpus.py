@@ -492,7 +492,9 @@ def test_missing_files_and_directories_are_named(tmp_path):
         prepare_corpus(parameters(tmp_path, text=str(tmp_path)))
 
 
-@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"a b\n" * 1000)[:-9]])
+@pytest.mark.parametrize(
+    "content", [b"no gzip", gzip.compress(b"a b\n" * 1000)[:-9]], ids=["other", "cut off"]
+)
 def test_a_damaged_compressed_file_is_named(tmp_path, content):
     (tmp_path / "text.gz").write_bytes(content)
     with pytest.raises(TextError, match=r"text\.gz cannot be read"):

@@ -76,7 +76,9 @@ def test_a_bad_file_is_one_sentence(tmp_path, content, sentence):
         read_conllu(written(tmp_path, content))
 
 
-@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(TREEBANK.encode())[:-20]])
+@pytest.mark.parametrize(
+    "content", [b"no gzip", gzip.compress(TREEBANK.encode())[:-20]], ids=["other", "cut off"]
+)
 def test_a_damaged_archive_is_one_sentence(tmp_path, content):
     with pytest.raises(TextError, match=r"bank.gz cannot be read"):
         read_conllu(written(tmp_path, content, "bank.gz"))

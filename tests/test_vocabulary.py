@@ -113,7 +113,9 @@ def test_a_broken_file_is_refused_with_its_name_and_line(file, content, complain
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"not gzip", gzip.compress(b"the\n" * 99)[:-4]])
+@pytest.mark.parametrize(
+    "content", [b"not gzip", gzip.compress(b"the\n" * 99)[:-4]], ids=["other", "cut off"]
+)
 def test_a_damaged_compressed_file_is_refused(file, content):
     with pytest.raises(VocabularyError, match="cannot be read"):
         read_words(file(content, "vocab.txt.gz"))
