@@ -11,7 +11,7 @@ from elmolib.evaluation.report import fill_card, write_report
 from elmolib.evaluation.results import read_results
 
 ORDER = ("simple", "word2vec", "word2vec-window", "random", "en-tiny")
-FOLDERS = ("results", "results/romanian")
+FOLDERS = ("results", "results/romanian", "results/printed")
 
 
 def stored(folder: Path) -> list[Path]:
