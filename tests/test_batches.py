@@ -45,6 +45,12 @@ def make(
     )
 
 
+def make_texts_large(monkeypatch) -> None:
+    """Let every text of more than ten sentences be shuffled in blocks of seven."""
+    monkeypatch.setattr(batches_module, "WHOLE_SHUFFLE", 10)
+    monkeypatch.setattr(batches_module, "BLOCK", 7)
+
+
 def some_sentences(n=40, seed=3):
     rng = np.random.default_rng(seed)
     return [rng.integers(UNK, len(WORDS), rng.integers(1, 9)).tolist() for _ in range(n)]
@@ -140,8 +146,7 @@ def test_every_word_is_predicted_once_per_epoch_and_direction(
 
 @pytest.mark.parametrize("epoch", [0, 2])
 def test_blocks_of_a_large_text_lose_nothing(monkeypatch, epoch):
-    monkeypatch.setattr(batches_module, "WHOLE_SHUFFLE", 10)
-    monkeypatch.setattr(batches_module, "BLOCK", 7)
+    make_texts_large(monkeypatch)
     sentences = some_sentences(45)
     batches = make(sentences, batch_size=3, unroll_steps=4)
     assert len(batches.streams[FORWARD].block_lengths) == 7
@@ -158,8 +163,7 @@ def test_blocks_of_a_large_text_lose_nothing(monkeypatch, epoch):
 @pytest.mark.parametrize("large", [False, True], ids=["whole", "blocks"])
 def test_any_step_can_be_made_without_the_ones_before(monkeypatch, large):
     if large:
-        monkeypatch.setattr(batches_module, "WHOLE_SHUFFLE", 10)
-        monkeypatch.setattr(batches_module, "BLOCK", 7)
+        make_texts_large(monkeypatch)
     sentences = some_sentences()
     arguments = {"batch_size": 3, "unroll_steps": 4, "n_negatives": 5}
     batches = make(sentences, **arguments)
@@ -194,8 +198,7 @@ def test_shuffles_differ_by_direction_epoch_and_seed_alone():
 @pytest.mark.parametrize("large", [False, True], ids=["whole", "blocks"])
 def test_without_shuffling_every_epoch_reads_the_text_in_its_order(monkeypatch, large):
     if large:
-        monkeypatch.setattr(batches_module, "WHOLE_SHUFFLE", 10)
-        monkeypatch.setattr(batches_module, "BLOCK", 7)
+        make_texts_large(monkeypatch)
     sentences = some_sentences()
     batches = make(sentences, batch_size=3, unroll_steps=4, shuffle=False)
     in_order = [[WORDS[i] for i in sentence] for sentence in sentences]
