@@ -105,6 +105,30 @@ def test_rows_of_the_softmax_alone_have_the_gradient_of_the_whole(step, batch):
     require_close(gradients, whole)
 
 
+def test_the_way_back_through_a_long_window_makes_no_array_of_its_size_at_every_step():
+    lstm = ProjectedLSTM(12, 7)
+    lstm.build((None, None, 5))
+
+    @tf.function
+    def gradient(x, c, h):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            outputs, _, _ = lstm._scan(x, c, h, None)
+        return tape.gradient(outputs, x)
+
+    graph = gradient.get_concrete_function(
+        *(tf.TensorSpec(shape) for shape in ((200, 3, 5), (3, 12), (3, 7)))
+    ).graph.as_graph_def()
+    loops = [
+        node.op
+        for function in graph.library.function
+        if function.signature.name.startswith("while_body")
+        for node in function.node_def
+    ]
+    assert "MatMul" in loops
+    assert "StridedSliceGrad" not in loops
+
+
 @pytest.mark.parametrize("projection_dim", [7, 12])
 def test_the_written_out_gradient_is_that_of_the_scan(projection_dim):
     keras.utils.set_random_seed(4)

@@ -8,7 +8,7 @@ from keras import ops
 from elmolib.fused import fused
 from elmolib.layers.stored import Choice, fresh
 
-LONGEST_UNROLLED = 32
+LONGEST_UNROLLED = 128
 """Up to so many steps, a loop whose length is known is written out, which is faster to train."""
 
 
@@ -145,15 +145,20 @@ class ProjectedLSTM(keras.Layer):
         # The inputs' share of all gates at all steps is one product of two matrices.
         from_inputs = ops.matmul(ops.reshape(x, (-1, self.input_dim)), for_inputs) + self.bias
         from_inputs = ops.reshape(from_inputs, (-1, ops.shape(x)[1], 4 * self.dim))
+        # Handed out by the scan, TensorFlow copies the inputs' shares once more; looked up, the way
+        # back makes an array as large as all of them at every step. Lengths are for embedding,
+        # which knows no way back.
+        to_read = from_inputs
         if lengths is not None:
             lengths = ops.cast(lengths, "int32")
+            to_read = ops.arange(ops.shape(from_inputs)[0], dtype="int32")
 
-        def step(state, t):
+        def step(state, read):
             c, h = state
-            running = None if lengths is None else (t < lengths)[:, None]
+            from_input = read if lengths is None else from_inputs[read]
+            running = None if lengths is None else (read < lengths)[:, None]
             product = ops.matmul(h, recurrent)
-            # Were the scan to hand these out, TensorFlow would copy them all once more.
-            new_c, m = fused(cell_onward)(from_inputs[t], product, c, running, self.cell_clip)
+            new_c, m = fused(cell_onward)(from_input, product, c, running, self.cell_clip)
             new_h = self._project(m, self.projection)
             if running is not None:
                 new_h = ops.where(running, new_h, h)
@@ -161,8 +166,7 @@ class ProjectedLSTM(keras.Layer):
             # On TensorFlow, `ops.scan` can only collect what has the form of the state itself.
             return state, state
 
-        times = ops.arange(ops.shape(from_inputs)[0], dtype="int32")
-        (c, h), (_, outputs) = ops.scan(step, (c, h), times)
+        (c, h), (_, outputs) = ops.scan(step, (c, h), to_read)
         return outputs, c, h
 
     def _project(self, m, projection):
