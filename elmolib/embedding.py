@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from threading import Lock
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from elmolib.batches import GROUPS, group_by_length
 from elmolib.bilm import BiLM
 from elmolib.characters import PADDING, character_ids
 from elmolib.errors import ParameterError
+from elmolib.processors import work_ahead
 
 BEGIN, END = "<S>", "</S>"
 
@@ -139,8 +139,8 @@ class SentenceEncoder:
         in_turn = carry_state or len(batches) < 2
         # Words are looked up in order, by one thread: which words are spelt together, and with that
         # a vector's last bits, must not depend on which of several threads came first.
-        looked_up = _work(look_up, _more_and_more(batches), 0 if in_turn else 1)
-        done = _work(read, chain.from_iterable(looked_up), 0 if in_turn else 2)
+        looked_up = work_ahead(look_up, _more_and_more(batches), 0 if in_turn else 1)
+        done = work_ahead(read, chain.from_iterable(looked_up), 0 if in_turn else 2)
         yield from chain.from_iterable(done)
 
     def reset_state(self) -> None:
@@ -238,24 +238,6 @@ def _more_and_more(batches: list) -> Iterator[list]:
     while first < len(batches):
         yield batches[first : first + n]
         first, n = first + n, min(2 * n, BATCHES_LOOKED_UP)
-
-
-def _work(work: Callable, items: Iterable, n_threads: int) -> Iterator:
-    """Yield the work done on each item in turn while threads, if any, are at work on the next ones.
-
-    So processors have something to do where one batch leaves some of them waiting.
-    """
-    if n_threads == 0:
-        yield from map(work, items)
-        return
-    with ThreadPoolExecutor(n_threads) as threads:
-        coming: deque[Future] = deque()
-        for item in items:
-            coming.append(threads.submit(work, item))
-            if len(coming) > n_threads:
-                yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()
 
 
 def layer_picker(layers: str | int, n_layers: int) -> Callable[[np.ndarray], np.ndarray]:

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import keras
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def processors() -> int:
@@ -45,3 +52,24 @@ def read_side_by_side() -> None:
     except RuntimeError:
         # TensorFlow has begun to work, and says that its threads are there to stay.
         return
+
+
+def work_ahead(
+    work: Callable[[Item], Result], items: Iterable[Item], n_threads: int
+) -> Iterator[Result]:
+    """Yield the work done on each item in turn while threads, if any, are at work on the next ones.
+
+    So processors have something to do where one item leaves some of them waiting. The items
+    themselves come from the thread that asks for the results.
+    """
+    if n_threads == 0:
+        yield from map(work, items)
+        return
+    with ThreadPoolExecutor(n_threads) as threads:
+        coming: deque[Future[Result]] = deque()
+        for item in items:
+            coming.append(threads.submit(work, item))
+            if len(coming) > n_threads:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()

@@ -17,6 +17,7 @@ from elmolib.bilm import BiLM
 from elmolib.characters import character_ids
 from elmolib.errors import TextError, WeightsError
 from elmolib.options import BiLMOptions
+from elmolib.processors import work_ahead
 from elmolib.vocabulary import EOS, UNK, Vocabulary
 
 if TYPE_CHECKING:
@@ -133,12 +134,18 @@ def perplexity(
 
 def evaluate(bilm: BiLM, windows: Iterable[Window]) -> Perplexity:
     """Score consecutive windows of one text; see `perplexity`."""
-    losses, n_targets = np.zeros(2), 0
-    for window, outputs in _outputs(bilm, windows):
+
+    def losses_of(read: tuple[Window, Any]) -> np.ndarray:
+        window, outputs = read
         targets = window.targets.reshape(-1)
         loss = full_softmax_losses(outputs, targets, bilm.softmax_W, bilm.softmax_b)
-        losses += loss.reshape(2, -1).sum(axis=1, dtype=np.float64)
-        n_targets += window.targets.shape[1]
+        return loss.reshape(2, -1)
+
+    losses, n_targets = np.zeros(2), 0
+    # One row of words keeps one processor busy, which need not wait for the softmax.
+    for loss in work_ahead(losses_of, _outputs(bilm, windows), 2):
+        losses += loss.sum(axis=1, dtype=np.float64)
+        n_targets += loss.shape[1]
     means = losses / n_targets if n_targets else np.full(2, math.nan)
     with np.errstate(over="ignore"):
         forward, backward, mean = np.exp([*means, means.mean()]).tolist()
@@ -153,9 +160,14 @@ def evaluate(bilm: BiLM, windows: Iterable[Window]) -> Perplexity:
 
 def score(bilm: BiLM, windows: Iterable[Window]) -> Iterator[Scores]:
     """Score consecutive windows of one text in detail, the state carried from each to the next."""
-    for window, outputs in _outputs(bilm, windows):
-        scores = full_softmax(outputs, window.targets.reshape(-1), bilm.softmax_W, bilm.softmax_b)
-        yield Scores(window.targets, *(part.reshape(window.targets.shape) for part in scores))
+
+    def scores_of(read: tuple[Window, Any]) -> Scores:
+        window, outputs = read
+        targets = window.targets
+        scores = full_softmax(outputs, targets.reshape(-1), bilm.softmax_W, bilm.softmax_b)
+        return Scores(targets, *(part.reshape(targets.shape) for part in scores))
+
+    yield from work_ahead(scores_of, _outputs(bilm, windows), 2)
 
 
 def _outputs(bilm: BiLM, windows: Iterable[Window]) -> Iterator[tuple[Window, Any]]:
