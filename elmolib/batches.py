@@ -30,7 +30,7 @@ FORWARD, BACKWARD = 0, 1
 WHOLE_SHUFFLE = 2**18
 """Up to so many sentences, an epoch is one shuffle of all of them."""
 
-GROUPS = (0.5, 0.85, 1.0)
+GROUPS = (0.4, 0.8, 0.97, 1.0)
 """Where the distinct words of a batch, sorted by length, are divided: most words are short, and the
 few long ones shall not make all others wide."""
 
@@ -362,7 +362,11 @@ def group_by_length(
     order = np.argsort(lengths, kind="stable")
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
-    ends = [round(share * len(order)) for share in GROUPS]
+    # At least one word is left for each of the groups that follow.
+    ends = [
+        min(round(share * len(order)), len(order) - left)
+        for share, left in zip(GROUPS, reversed(range(len(GROUPS))), strict=True)
+    ]
     groups = tuple(
         trim_columns(characters[order[first:end]], widest_filter)
         for first, end in zip([0, *ends], ends, strict=False)

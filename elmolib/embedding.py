@@ -75,6 +75,7 @@ class SentenceEncoder:
         self.options = bilm.options
         self._words = _WordVectors(bilm, cache_words)
         self._read = _compiled_reading(bilm)
+        self._after_mark: tuple[np.ndarray, np.ndarray] | None = None
         self.reset_state()
 
     def encode(
@@ -136,6 +137,8 @@ class SentenceEncoder:
             layers = self._read_batch(spelled, boundaries, carry_state)
             return list(zip(places, layers, strict=True))
 
+        if batches and not (boundaries or carry_state):
+            self._read_first_mark()
         in_turn = carry_state or len(batches) < 2
         # Words are looked up in order, by one thread: which words are spelt together, and with that
         # a vector's last bits, must not depend on which of several threads came first.
@@ -152,21 +155,36 @@ class SentenceEncoder:
         )
 
     def forget_words(self) -> None:
-        """Empty the cache of word vectors, which is needed once the model's weights changed."""
+        """Forget all words, which is needed once the model's weights changed."""
         self._words.clear()
+        self._after_mark = None
+
+    def _read_first_mark(self) -> None:
+        """Find the state after the first mark that a direction reads, the same in all sentences."""
+        if self._after_mark is None:
+            vectors = self._words.of([BEGIN, END])
+            words = np.array([[[0]], [[1]]], np.int32)
+            length = np.array([1], np.int32)
+            _, self._after_mark = self._read(vectors, words, self._zero_state(1), length)
 
     def _read_batch(
         self, spelled: _Spelled, boundaries: bool, carry_state: bool
     ) -> list[np.ndarray]:
         lengths, vectors, words = spelled
+        n_rows = len(lengths)
         margin = 0 if boundaries else 1
         encoded = [self._with_layer_0(vectors, ids, margin) for ids in _rows(words[0], lengths)]
-        n_rows = len(lengths)
-        state = self._state_of_rows(n_rows) if carry_state else self._zero_state(n_rows)
+        if carry_state:
+            state = self._state_of_rows(n_rows)
+        elif boundaries or self._after_mark is None:
+            state = self._zero_state(n_rows)
+        else:
+            c, h = (part.repeat(n_rows, axis=2) for part in self._after_mark)
+            state = c, h
+            # The last mark that a direction reads tells nothing about the words before it.
+            words, lengths, margin = words[:, :, 1:-1], lengths - 2, 0
         positions = min(MOST_POSITIONS_AT_ONCE, GATES_AT_ONCE // (4 * self.options.lstm_dim))
         window = max(8, positions // n_rows)
-        # The last mark that a direction reads tells nothing about the words before it.
-        words = words if boundaries or carry_state else words[:, :, :-1]
         for start in range(0, words.shape[2], window):
             layers, state = self._read(
                 vectors, words[:, :, start : start + window], state, lengths - start

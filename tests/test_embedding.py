@@ -314,4 +314,4 @@ def test_words_are_computed_in_the_order_of_the_batches(monkeypatch):
     monkeypatch.setattr(embedding._WordVectors, "_compute", noted)
     sentences = [[word, "shared"] for word in ("first", "second", "third", "fourth")]
     encoder.encode(sentences, batch_size=1)
-    assert computed == [["<S>", "first", "shared", "</S>"], ["second", "third"], ["fourth"]]
+    assert computed == [["<S>", "</S>"], ["first", "shared"], ["second", "third"], ["fourth"]]
