@@ -120,10 +120,22 @@ class BiLM(keras.Model):
 
     def contextualise(self, vectors, words, state, lengths=None, training: bool = False):
         """Compute all layers from word vectors (words, projection_dim) that are known already."""
+        directions, state = self.each_direction(vectors, words, state, lengths, training)
+        layers = [
+            ops.swapaxes(ops.stack(pair), 1, 2) for pair in zip(*directions, strict=True)
+        ]  # (2, batch, time, projection)
+        return layers, state
+
+    def each_direction(self, vectors, words, state, lengths=None, training: bool = False):
+        """Compute what `contextualise` does, as the LSTMs leave it.
+
+        Returns:
+            for the forward and the backward direction a list of all layers, each (time, batch,
+            projection_dim), and the state.
+        """
         directions, c, h = [], [], []
         for d, lstms in enumerate(self.lstms):
-            read = ops.take(vectors, words[d], axis=0)
-            read = ops.swapaxes(read, 0, 1)  # (time, batch, projection)
+            read = ops.take(vectors, ops.transpose(words[d]), axis=0)  # (time, batch, projection)
             layers = [read]
             x = self.timestep_dropout(read, training=training)
             for layer, lstm in enumerate(lstms):
@@ -135,10 +147,7 @@ class BiLM(keras.Model):
                 c.append(last_c)
                 h.append(last_h)
             directions.append(layers)
-        layers = [
-            ops.swapaxes(ops.stack(pair), 1, 2) for pair in zip(*directions, strict=True)
-        ]  # (2, batch, time, projection)
-        return layers, self._stack_state(c, h)
+        return directions, self._stack_state(c, h)
 
     def _stack_state(self, c, h):
         n_layers = self.options.n_layers

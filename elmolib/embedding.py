@@ -31,6 +31,9 @@ MOST_POSITIONS_AT_ONCE = 1024
 WORDS_AT_ONCE = 512
 """Words that the character CNN reads in one call."""
 
+BATCHES_READ = 3
+"""Batches that are read side by side: none of two processors waits for a batch's last direction."""
+
 BATCHES_LOOKED_UP = 8
 """Batches whose words are looked up together at most: many words, sorted by length, are spelt with
 less padding than few."""
@@ -143,7 +146,7 @@ class SentenceEncoder:
         # Words are looked up in order, by one thread: which words are spelt together, and with that
         # a vector's last bits, must not depend on which of several threads came first.
         looked_up = work_ahead(look_up, _more_and_more(batches), 0 if in_turn else 1)
-        done = work_ahead(read, chain.from_iterable(looked_up), 0 if in_turn else 2)
+        done = work_ahead(read, chain.from_iterable(looked_up), 0 if in_turn else BATCHES_READ)
         yield from chain.from_iterable(done)
 
     def reset_state(self) -> None:
@@ -186,7 +189,7 @@ class SentenceEncoder:
         positions = min(MOST_POSITIONS_AT_ONCE, GATES_AT_ONCE // (4 * self.options.lstm_dim))
         window = max(8, positions // n_rows)
         for start in range(0, words.shape[2], window):
-            layers, state = self._read(
+            directions, state = self._read(
                 vectors, words[:, :, start : start + window], state, lengths - start
             )
             for k, out in enumerate(encoded):
@@ -194,7 +197,7 @@ class SentenceEncoder:
                 last = min(start + window, int(lengths[k]) - margin)
                 if first < last:
                     read = slice(first - start, last - start)
-                    _write(out, layers, k, read, first - margin)
+                    _write(out, directions, k, read, first - margin)
         if carry_state:
             self._keep_state(state)
         return encoded
@@ -290,14 +293,14 @@ def _rows(ids: np.ndarray, lengths: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _write(
-    out: np.ndarray, layers: Sequence[np.ndarray], row: int, read: slice, position: int
+    out: np.ndarray, directions: Sequence[list[np.ndarray]], row: int, read: slice, position: int
 ) -> None:
     """Copy what one sentence got in a window, of which the backward half runs backwards."""
     dim = out.shape[2] // 2
     written = slice(position, position + read.stop - read.start)
-    for layer, (forward, backward) in zip(out[1:], layers, strict=True):
-        layer[written, :dim] = forward[row, read]
-        layer[::-1, dim:][written] = backward[row, read]
+    for layer, forward, backward in zip(out[1:], *directions, strict=True):
+        layer[written, :dim] = forward[read, row]
+        layer[::-1, dim:][written] = backward[read, row]
 
 
 class _WordVectors:
@@ -374,8 +377,8 @@ def _compiled_reading(bilm: BiLM) -> Callable:
     options = bilm.options
 
     def read(vectors, words, c, h, lengths):
-        layers, state = bilm.contextualise(vectors, words, (c, h), lengths)
-        return layers[1:], state
+        directions, state = bilm.each_direction(vectors, words, (c, h), lengths)
+        return [layers[1:] for layers in directions], state
 
     compiled = _compiled(
         read,
@@ -389,11 +392,10 @@ def _compiled_reading(bilm: BiLM) -> Callable:
     )
 
     def read_arrays(vectors, words, state, lengths):
-        layers, state = compiled(vectors, words, *state, lengths)
+        directions, state = compiled(vectors, words, *state, lengths)
         # NumPy in between also cuts the history that some backends would keep for gradients.
-        return [ops.convert_to_numpy(layer) for layer in layers], tuple(
-            ops.convert_to_numpy(part) for part in state
-        )
+        arrays = [[ops.convert_to_numpy(layer) for layer in layers] for layers in directions]
+        return arrays, tuple(ops.convert_to_numpy(part) for part in state)
 
     return read_arrays
 
