@@ -34,7 +34,7 @@ demo: $(INSTALLED)
 	@echo "Heatmap:            $(CURDIR)/$(RUN)/heatmap.png"
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

@@ -47,13 +47,17 @@ def root() -> Path:
     return ROOT
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     for mark, (what, is_there) in _NEEDS.items():
-        if is_there():
-            continue
-        for item in items:
-            if item.get_closest_marker(mark):
-                item.add_marker(pytest.mark.skip(reason=f"needs {what}"))
+        if item.get_closest_marker(mark) and not is_there():
+            item.add_marker(pytest.mark.skip(reason=f"needs {what}"))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Several processes share the files out in this order: a long one last would be waited for.
+    long = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in long)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
