@@ -82,8 +82,8 @@ def _log_sum_exp(outputs, W, b, own):
     Returns:
         float tensor (tokens,).
     """
-    logits = ops.matmul(outputs, ops.transpose(W)) + b  # (tokens, samples)
-    exponentials, total, largest = fused(_exponentials)(logits, own)
+    products = ops.matmul(outputs, ops.transpose(W))  # (tokens, samples)
+    exponentials, total, largest = fused(_exponentials)(products, b, own)
 
     def gradient(upstream):
         # Rows are scaled where they are short, not where they are as long as there are samples.
@@ -96,10 +96,10 @@ def _log_sum_exp(outputs, W, b, own):
     return ops.log(total) + largest, gradient
 
 
-def _exponentials(logits, own):
+def _exponentials(products, b, own):
     """Return (tokens, samples) shares not yet divided by their sums, the sums, and the maxima."""
-    places = ops.arange(logits.shape[1], dtype="int32")
-    logits = ops.where(places == own[:, None], -1e30, logits)
+    places = ops.arange(products.shape[1], dtype="int32")
+    logits = ops.where(places == own[:, None], -1e30, products + b)
     largest = ops.max(logits, axis=1)
     exponentials = ops.exp(logits - largest[:, None])
     return exponentials, ops.sum(exponentials, axis=1), largest
