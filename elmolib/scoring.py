@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 WINDOW = 512
 """Words per direction that are scored at once."""
 
-LOGITS = 2**24
-"""Numbers in the largest block of logits: memory stays bounded whatever the vocabulary."""
+LOGITS = 2**22
+"""Numbers in a block of logits, 16 MB: memory stays bounded whatever the vocabulary."""
 
 
 class Window(NamedTuple):
