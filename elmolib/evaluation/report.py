@@ -27,6 +27,8 @@ INTRODUCTION = (
     "The JSON files named below hold everything needed to measure a figure again."
 )
 
+HELD_OUT = ("heldout_forward", "heldout_backward")
+
 BEGIN, END = "<!-- tables -->", "<!-- end of tables -->"
 
 Entry = tuple[str, Row]
@@ -54,7 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def write_report(paths: Sequence[Path], output: Path) -> None:
-    """Write the tables of some results, and a picture for each task beside them.
+    """Write the tables of some results, and beside them pictures of each task and learning curve.
 
     Args:
         paths: files made by `python -m elmolib.evaluation`.
@@ -63,6 +65,8 @@ def write_report(paths: Sequence[Path], output: Path) -> None:
     Raises:
         ElmolibError: a file is missing or holds no results.
     """
+    import pandas as pd
+
     from elmolib import plots
 
     results = [read_results(path) for path in paths]
@@ -72,6 +76,14 @@ def write_report(paths: Sequence[Path], output: Path) -> None:
         plots.save(plots.task_figures(entries), output.parent / picture)
         lines += [f"## {_capital(task)}", "", *table(entries), "", *_remarks(entries), ""]
         lines += [f"![{_capital(task)}]({picture.as_posix()})", ""]
+    for model, history in _histories(results):
+        picture = Path("pictures") / f"{_file_name(f'learning {model}')}.png"
+        plots.save(
+            plots.learning_curve(pd.DataFrame(history)[["epoch", *HELD_OUT]]),
+            output.parent / picture,
+        )
+        lines += [f"## How {model} learnt", "", *_epochs(history), ""]
+        lines += [f"![Held-out perplexity of {model}]({picture.as_posix()})", ""]
     lines += ["## How it was measured", "", *_runs(paths, results), ""]
     with replacing(output) as unfinished:
         unfinished.write_text("\n".join(lines), encoding="utf-8")
@@ -163,6 +175,21 @@ def _remarks(entries: Sequence[Entry]) -> Iterator[str]:
             if note.startswith("above "):
                 value, low, high = (f"{100 * number:+.1f}" for number in values)
                 yield f"- {row.data}, {model}: {row.system} {note} by {value} [{low}, {high}]."
+
+
+def _histories(results: Sequence[Results]) -> Iterator[tuple[str, list[dict]]]:
+    """Find the models that were scored on held-out text after each epoch of their training."""
+    for each in results:
+        history = each.parameters.get("training", {}).get("history", [])
+        if history and all(key in epoch for epoch in history for key in HELD_OUT):
+            yield each.model, history
+
+
+def _epochs(history: Sequence[dict]) -> Iterator[str]:
+    yield _line(["held-out perplexity after epoch", *(f"{epoch['epoch']:g}" for epoch in history)])
+    yield _line(["---", *["---:"] * len(history)])
+    for direction, key in zip(("forward", "backward"), HELD_OUT, strict=True):
+        yield _line([direction, *(f"{epoch[key]:.1f}" for epoch in history)])
 
 
 def _runs(paths: Sequence[Path], results: Sequence[Results]) -> Iterator[str]:
