@@ -78,10 +78,8 @@ def write_report(paths: Sequence[Path], output: Path) -> None:
         lines += [f"![{_capital(task)}]({picture.as_posix()})", ""]
     for model, history in _histories(results):
         picture = Path("pictures") / f"{_file_name(f'learning {model}')}.png"
-        plots.save(
-            plots.learning_curve(pd.DataFrame(history)[["epoch", *HELD_OUT]]),
-            output.parent / picture,
-        )
+        curve = plots.learning_curve(pd.DataFrame(history)[["epoch", *HELD_OUT]])
+        plots.save(curve.get_figure(root=True), output.parent / picture)
         lines += [f"## How {model} learnt", "", *_epochs(history), ""]
         lines += [f"![Held-out perplexity of {model}]({picture.as_posix()})", ""]
     lines += ["## How it was measured", "", *_runs(paths, results), ""]
