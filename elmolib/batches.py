@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -19,6 +18,7 @@ from elmolib.characters import PADDING
 from elmolib.errors import TrainingError
 from elmolib.negatives import log_expected_count, sample_negatives
 from elmolib.options import BiLMOptions
+from elmolib.processors import work_ahead
 from elmolib.vocabulary import BOS, EOS, UNK
 
 if TYPE_CHECKING:
@@ -331,15 +331,7 @@ class Batches:
     def read_ahead(self, first: int, last: int) -> Iterator[Batch]:
         """Yield the batches of steps `first` to `last - 1`, each made while the one before it is
         used."""
-        if first >= last:
-            return
-        with ThreadPoolExecutor(max_workers=1) as thread:
-            coming = thread.submit(self.__getitem__, first)
-            for step in range(first + 1, last):
-                batch = coming.result()
-                coming = thread.submit(self.__getitem__, step)
-                yield batch
-            yield coming.result()
+        return work_ahead(self.__getitem__, range(first, last), 1)
 
 
 def group_by_length(

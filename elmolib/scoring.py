@@ -134,18 +134,10 @@ def perplexity(
 
 def evaluate(bilm: BiLM, windows: Iterable[Window]) -> Perplexity:
     """Score consecutive windows of one text; see `perplexity`."""
-
-    def losses_of(read: tuple[Window, Any]) -> np.ndarray:
-        window, outputs = read
-        targets = window.targets.reshape(-1)
-        loss = full_softmax_losses(outputs, targets, bilm.softmax_W, bilm.softmax_b)
-        return loss.reshape(2, -1)
-
     losses, n_targets = np.zeros(2), 0
-    # One row of words keeps one processor busy, which need not wait for the softmax.
-    for loss in work_ahead(losses_of, _outputs(bilm, windows), 2):
-        losses += loss.sum(axis=1, dtype=np.float64)
-        n_targets += loss.shape[1]
+    for targets, loss in _compared(bilm, windows, full_softmax_losses):
+        losses += loss.reshape(targets.shape).sum(axis=1, dtype=np.float64)
+        n_targets += targets.shape[1]
     means = losses / n_targets if n_targets else np.full(2, math.nan)
     with np.errstate(over="ignore"):
         forward, backward, mean = np.exp([*means, means.mean()]).tolist()
@@ -160,14 +152,22 @@ def evaluate(bilm: BiLM, windows: Iterable[Window]) -> Perplexity:
 
 def score(bilm: BiLM, windows: Iterable[Window]) -> Iterator[Scores]:
     """Score consecutive windows of one text in detail, the state carried from each to the next."""
+    for targets, scores in _compared(bilm, windows, full_softmax):
+        yield Scores(targets, *(part.reshape(targets.shape) for part in scores))
 
-    def scores_of(read: tuple[Window, Any]) -> Scores:
+
+def _compared(
+    bilm: BiLM, windows: Iterable[Window], softmax: Callable
+) -> Iterator[tuple[np.ndarray, Any]]:
+    """Yield the targets (2, time) of each window and what one of the softmaxes says of them."""
+
+    def compare(read: tuple[Window, Any]) -> tuple[np.ndarray, Any]:
         window, outputs = read
         targets = window.targets
-        scores = full_softmax(outputs, targets.reshape(-1), bilm.softmax_W, bilm.softmax_b)
-        return Scores(targets, *(part.reshape(targets.shape) for part in scores))
+        return targets, softmax(outputs, targets.reshape(-1), bilm.softmax_W, bilm.softmax_b)
 
-    yield from work_ahead(scores_of, _outputs(bilm, windows), 2)
+    # One row of words keeps one processor busy, which need not wait for the softmax.
+    return work_ahead(compare, _outputs(bilm, windows), 2)
 
 
 def _outputs(bilm: BiLM, windows: Iterable[Window]) -> Iterator[tuple[Window, Any]]:
