@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import chain
 from threading import Lock
 from typing import NamedTuple
@@ -368,8 +369,17 @@ class _WordVectors:
 
 def _compiled_spelling(bilm: BiLM) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
     """Make the function from words (words, columns), in groups, to vectors (words, projection)."""
-    spell = _compiled(bilm.char_cnn.call, [("int32", (None, None))] * len(GROUPS))
-    return lambda groups: ops.convert_to_numpy(spell(*groups))
+    signature = [("int32", (None, None))] * len(GROUPS)
+    whole, cut = (
+        _compiled(partial(bilm.char_cnn.call, padded=padded), signature) for padded in (False, True)
+    )
+    widest = bilm.options.widest_filter
+
+    def spell(groups: Sequence[np.ndarray]) -> np.ndarray:
+        padded = all((group[:, -widest:] == PADDING).all() for group in groups)
+        return ops.convert_to_numpy((cut if padded else whole)(*groups))
+
+    return spell
 
 
 def _compiled_reading(bilm: BiLM) -> Callable:

@@ -100,7 +100,7 @@ def sentences_read(pairs, direction) -> Counter:
     return found
 
 
-def test_a_sentence_by_hand():
+def test_a_sentence_untrimmed():
     ids, lengths = np.array([11, 12, 13, 21]), np.array([3, 1])
     read, predicted = read_and_predict(ids, lengths, FORWARD)
     assert read.tolist() == [0, 11, 12, 13, 0, 21]
@@ -110,7 +110,7 @@ def test_a_sentence_by_hand():
     assert predicted.tolist() == [13, 12, 11, 0, 21, 0]
 
 
-def test_a_batch_by_hand():
+def test_a_batch_untrimmed():
     """One sentence of four words, one known to the softmax only as <UNK>, in two rows."""
     batches = make([[3, 12, 4, 3]], batch_size=2, unroll_steps=2)
     assert batches.n_targets == 5
@@ -296,7 +296,10 @@ def test_columns_cut_off_change_no_vector(words, widths, activation, max_charact
     whole = character_ids(words, max_characters)
     trimmed = trim_columns(whole, max(widths))
     assert (whole[:, trimmed.shape[1] :] == PADDING).all()
-    np.testing.assert_allclose(layer(trimmed), layer(whole.astype(np.int32)), rtol=0, atol=1e-6)
+    untrimmed = layer(whole.astype(np.int32))
+    np.testing.assert_allclose(layer(trimmed), untrimmed, rtol=0, atol=1e-6)
+    if (trimmed[:, -max(widths) :] == PADDING).all():
+        np.testing.assert_allclose(layer(trimmed, padded=True), untrimmed, rtol=0, atol=1e-6)
 
 
 def test_columns_are_cut_off_at_all():

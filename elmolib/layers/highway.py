@@ -56,7 +56,7 @@ class Highway(keras.Layer):
         """Apply the layer."""
         gate = ops.sigmoid(ops.matmul(x, self.W_carry) + self.b_carry)
         transformed = ops.relu(ops.matmul(x, self.W_transform) + self.b_transform)
-        return gate * transformed + (1.0 - gate) * x
+        return x + gate * (transformed - x)
 
     def compute_output_shape(self, input_shape):
         """Return the shape of the input."""
