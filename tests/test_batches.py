@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from small_corpus import lexicon_of, split_of
 from small_models import TINY
@@ -100,7 +100,7 @@ def sentences_read(pairs, direction) -> Counter:
     return found
 
 
-def test_a_sentence_untrimmed():
+def test_a_sentence_by_hand():
     ids, lengths = np.array([11, 12, 13, 21]), np.array([3, 1])
     read, predicted = read_and_predict(ids, lengths, FORWARD)
     assert read.tolist() == [0, 11, 12, 13, 0, 21]
@@ -110,7 +110,7 @@ def test_a_sentence_untrimmed():
     assert predicted.tolist() == [13, 12, 11, 0, 21, 0]
 
 
-def test_a_batch_untrimmed():
+def test_a_batch_by_hand():
     """One sentence of four words, one known to the softmax only as <UNK>, in two rows."""
     batches = make([[3, 12, 4, 3]], batch_size=2, unroll_steps=2)
     assert batches.n_targets == 5
@@ -268,6 +268,8 @@ def test_negatives_follow_the_log_uniform_law():
     np.testing.assert_allclose(log_uniform_probability(k, size), law, rtol=1e-12)
 
 
+@example(["a", "bé"], [1, 3], "relu", 14)  # padded
+@example(["abcdabcdabcdab"], [1, 3], "relu", 14)  # not padded
 @given(
     st.lists(st.text("abcdé銀", min_size=0, max_size=11), min_size=1, max_size=6),
     st.lists(st.integers(1, 7), min_size=1, max_size=3),
