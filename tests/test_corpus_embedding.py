@@ -7,18 +7,16 @@ import gzip
 import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections import namedtuple
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from children import started
 from small_disk import limited_files
 from small_models import TINY, random_arrays
 
@@ -367,52 +365,42 @@ def test_two_processes_do_not_make_one_file(embedder, tmp_path, text, monkeypatc
         assert embedder.embed_corpus(text, out) == out
 
 
-CHILD = """
-import sys
-from elmolib import corpus_embedding
-from elmolib.elmo import ElmoEmbedder
-
-corpus_embedding.BLOCK_WORDS = 50
-embedder = ElmoEmbedder(sys.argv[1])
-embedder.embed("ready")
-print("ready", flush=True)
-embedder.embed_corpus(sys.argv[2], sys.argv[3], layers="all", batch_size=4)
-"""
+def embed(tell: Callable[[str], None], weights: Path, text: Path, out: Path) -> None:
+    corpus_embedding.BLOCK_WORDS = 50
+    embedder = ElmoEmbedder(weights)
+    embedder.embed("ready")
+    tell("ready")
+    embedder.embed_corpus(text, out, layers="all", batch_size=4)
 
 
-def survives_kills(weights: Path, folder: Path, n_kills: int) -> None:
-    text = long_text(folder / "text.txt", 2000)
-    command = [sys.executable, "-c", CHILD, str(weights), str(text)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-
-    def start(out: Path) -> subprocess.Popen:
-        child = subprocess.Popen([*command, str(out)], env=environment, stdout=subprocess.PIPE)
-        assert child.stdout.readline() == b"ready\n"
-        return child
-
-    child = start(folder / "whole.h5")
-    started = time.monotonic()
-    assert child.wait() == 0
-    duration = time.monotonic() - started
+def survives_kills(weights: Path, folder: Path, n_kills: int, n_lines: int) -> None:
+    text = long_text(folder / "text.txt", n_lines)
+    undisturbed, out = folder / "whole.h5", folder / "out.h5"
+    with started(embed, folder, weights, text, undisturbed) as child:
+        child.hear()
+        begun = time.monotonic()
+        child.finish()
+        duration = time.monotonic() - begun
     rng = random.Random(1)
-    out, n_killed = folder / "out.h5", 0
+    n_killed = 0
     while not out.exists():
-        child = start(out)
-        if n_killed < n_kills:
-            time.sleep(rng.uniform(0, 1.2 * duration / n_kills))
-            child.send_signal(signal.SIGKILL)
-            n_killed += child.wait() == -signal.SIGKILL
-        else:
-            assert child.wait() == 0
+        with started(embed, folder, weights, text, out) as child:
+            child.hear()
+            if n_killed < n_kills:
+                time.sleep(rng.uniform(0, 1.2 * duration / n_kills))
+                n_killed += child.kill()
+            else:
+                child.finish()
     assert n_killed >= int(0.8 * n_kills)
-    assert out.read_bytes() == (folder / "whole.h5").read_bytes()
-    assert {file.name for file in folder.iterdir()} == {"text.txt", "whole.h5", "out.h5"}
+    assert out.read_bytes() == undisturbed.read_bytes()
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"text.txt", "whole.h5", "out.h5", "stderr.txt"}
 
 
 def test_a_killed_process_loses_nothing(weights, tmp_path):
-    survives_kills(weights, tmp_path, 3)
+    survives_kills(weights, tmp_path, 3, 500)
 
 
 @pytest.mark.slow
 def test_many_kills_lose_nothing(weights, tmp_path):
-    survives_kills(weights, tmp_path, 25)
+    survives_kills(weights, tmp_path, 25, 2000)

@@ -4,56 +4,46 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-from small_corpus import made_up_sentences, small_parameters
-
-ROOT = Path(__file__).parents[1]
-
-STEPS_PER_EPOCH = 51
-
-TRAIN = """
-import sys
-
 import keras
+import pytest
+from children import Child, started
+from small_corpus import made_up_sentences, small_parameters
 
 from elmolib.callbacks import DetailedMetrics
 from elmolib.corpus import prepare_corpus
 from elmolib.parameters import Parameters
 from elmolib.training import Training
 
+STEPS_PER_EPOCH = 51
+
 
 class Tell(keras.callbacks.Callback):
-    def on_train_batch_end(self, batch, logs=None):
-        print(batch, flush=True)
+    """Say of every step that it is done."""
+
+    def __init__(self, tell: Callable[[int], None]) -> None:
+        super().__init__()
+        self.tell = tell
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self.tell(batch)
 
 
-parameters = Parameters.from_yaml("params.yaml")
-sys.stdin.readline()
-corpus = prepare_corpus(parameters)
-Training(parameters, corpus).run([Tell(), DetailedMetrics.of(corpus, parameters)])
-"""
+def train(tell: Callable[[int], None]) -> None:
+    warnings.filterwarnings("error", category=UserWarning, module="elmolib")
+    parameters = Parameters.from_yaml("params.yaml")
+    corpus = prepare_corpus(parameters)
+    Training(parameters, corpus).run([Tell(tell), DetailedMetrics.of(corpus, parameters)])
 
-PREPARE = """
-import sys
 
-from elmolib.corpus import prepare_corpus
-from elmolib.parameters import Parameters
-
-parameters = Parameters.from_yaml("params.yaml")
-sys.stdin.readline()
-prepare_corpus(parameters, processes=2, chunk_bytes=20_000)
-"""
+def prepare(tell: Callable[[int], None]) -> None:
+    prepare_corpus(Parameters.from_yaml("params.yaml"), processes=2, chunk_bytes=20_000)
 
 
 def made(folder: Path, n_sentences: int, n_steps: int) -> Path:
@@ -79,94 +69,44 @@ def made(folder: Path, n_sentences: int, n_steps: int) -> Path:
     return folder
 
 
-class Children:
-    """Runs one program in one folder so many times, the next one waiting when one ends."""
-
-    def __init__(self, program: str, folder: Path, n: int) -> None:
-        self.program, self.folder, self.n_to_come = program, folder, n - 1
-        self.next: subprocess.Popen | None = self._start()
-
-    def _start(self) -> subprocess.Popen:
-        return subprocess.Popen(
-            [sys.executable, "-W", "error::UserWarning:elmolib", "-c", self.program],
-            cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=(self.folder / "stderr.txt").open("wb"),
-        )
-
-    def go(self) -> subprocess.Popen:
-        child, self.next = self.next, self._start() if self.n_to_come else None
-        self.n_to_come -= 1
-        child.stdin.write(b"\n")
-        child.stdin.flush()
-        return child
-
-    def stop(self) -> None:
-        if self.next is not None:
-            self.next.kill()
-            self.next.communicate()
-
-
-@contextmanager
-def children_in(folder: Path, program: str, n: int) -> Iterator[Children]:
-    children = Children(program, folder, n)
-    try:
-        yield children
-    finally:
-        children.stop()
-
-
-def finish(child: subprocess.Popen, folder: Path) -> None:
-    child.communicate(timeout=120)
-    assert child.returncode == 0, (folder / "stderr.txt").read_text()
-
-
-def kill(child: subprocess.Popen) -> bool:
-    child.send_signal(signal.SIGKILL)
-    child.communicate()
-    return child.returncode == -signal.SIGKILL
-
-
-def wait_until(happens: Callable[[], bool], child: subprocess.Popen) -> None:
-    while child.poll() is None and not happens():
+def wait_until(happens: Callable[[], bool], child: Child) -> None:
+    while not child.ended and not happens():
         time.sleep(0.0005)
 
 
 # When to kill: each function waits for its moment.
 
 
-def after_some_time(child: subprocess.Popen, folder: Path, rng: random.Random) -> None:
+def after_some_time(child: Child, folder: Path, rng: random.Random) -> None:
     time.sleep(rng.uniform(0.0, 3.0))
 
 
-def after_some_steps(child: subprocess.Popen, folder: Path, rng: random.Random) -> None:
+def after_some_steps(child: Child, folder: Path, rng: random.Random) -> None:
     for _ in range(rng.randrange(1, 7)):
-        child.stdout.readline()
+        child.hear()
     time.sleep(rng.uniform(0.0, 0.02))
 
 
-def after_an_epoch(child: subprocess.Popen, folder: Path, rng: random.Random) -> None:
+def after_an_epoch(child: Child, folder: Path, rng: random.Random) -> None:
     for _ in range(STEPS_PER_EPOCH):
-        child.stdout.readline()
+        child.hear()
     time.sleep(rng.uniform(0.0, 0.1))
 
 
-def within_a_checkpoint(child: subprocess.Popen, folder: Path, rng: random.Random) -> None:
-    child.stdout.readline()
+def within_a_checkpoint(child: Child, folder: Path, rng: random.Random) -> None:
+    child.hear()
     checkpoints = folder / "run" / "checkpoints"
     wait_until(lambda: any(checkpoints.glob(".*.part")), child)
     time.sleep(rng.uniform(0.0, 0.003))
 
 
-def within_the_weights(child: subprocess.Popen, folder: Path, rng: random.Random) -> None:
-    child.stdout.readline()
+def within_the_weights(child: Child, folder: Path, rng: random.Random) -> None:
+    child.hear()
     wait_until(lambda: any((folder / "run").glob(".elmo.h5.*.part")), child)
     time.sleep(rng.uniform(0.0, 0.003))
 
 
-def within_preparation(child: subprocess.Popen, folder: Path, rng: random.Random) -> None:
+def within_preparation(child: Child, folder: Path, rng: random.Random) -> None:
     wait_until(lambda: any((folder / "run").glob("*corpus*")), child)
     time.sleep(rng.uniform(0.0, 0.03))
 
@@ -198,16 +138,16 @@ def survives(tmp_path: Path, n_steps: int, moments: list[Callable], least_kills:
     A process that ends just before it is to be killed does not count as killed.
     """
     whole, folder = (made(tmp_path / name, 200, n_steps) for name in ("whole", "killed"))
-    with children_in(whole, TRAIN, 1) as children:
-        finish(children.go(), whole)
+    with started(train, whole) as undisturbed:
+        undisturbed.finish()
     rng = random.Random(1)
     n_killed = 0
-    with children_in(folder, TRAIN, len(moments) + 1) as children:
-        for wait_for_moment in moments:
-            child = children.go()
-            wait_for_moment(child, folder, rng)
-            n_killed += kill(child)
-        finish(children.go(), folder)
+    for wait_for_moment in moments:
+        with started(train, folder) as killed:
+            wait_for_moment(killed, folder, rng)
+            n_killed += killed.kill()
+    with started(train, folder) as last:
+        last.finish()
     assert n_killed >= least_kills
     run, undisturbed = folder / "run", whole / "run"
     assert (run / "elmo.h5").read_bytes() == (undisturbed / "elmo.h5").read_bytes()
@@ -234,20 +174,20 @@ def test_training_killed_many_times_ends_with_the_same_bytes(tmp_path):
 
 def preparation_survives(tmp_path: Path, n_kills: int) -> None:
     whole, folder = (made(tmp_path / name, 8000, 1) for name in ("whole", "killed"))
-    with children_in(whole, PREPARE, 1) as children:
-        started = time.monotonic()
-        finish(children.go(), whole)
-        duration = time.monotonic() - started
+    begun = time.monotonic()
+    with started(prepare, whole) as undisturbed:
+        undisturbed.finish()
+    duration = time.monotonic() - begun
     rng = random.Random(2)
     n_killed = 0
-    with children_in(folder, PREPARE, 3 * n_kills) as children:
-        while n_killed < n_kills:
-            child = children.go()
+    while n_killed < n_kills:
+        with started(prepare, folder) as killed:
             time.sleep(rng.uniform(0.0, duration))
-            n_killed += kill(child)
-            if (folder / "run" / "corpus").exists():
-                shutil.rmtree(folder / "run" / "corpus")
-        finish(children.go(), folder)
+            n_killed += killed.kill()
+        if (folder / "run" / "corpus").exists():
+            shutil.rmtree(folder / "run" / "corpus")
+    with started(prepare, folder) as last:
+        last.finish()
     prepared, undisturbed = (files(each / "run") for each in (folder, whole))
     records = [json.loads(each.pop("corpus/corpus.json")) for each in (prepared, undisturbed)]
     assert prepared == undisturbed
