@@ -120,7 +120,7 @@ class BiLM(keras.Model):
 
     def contextualise(self, vectors, words, state, lengths=None, training: bool = False):
         """Compute all layers from word vectors (words, projection_dim) that are known already."""
-        directions, state = self.each_direction(vectors, words, state, lengths, training)
+        directions, state = self.each_direction((vectors,) * 2, words, state, lengths, training)
         layers = [
             ops.swapaxes(ops.stack(pair), 1, 2) for pair in zip(*directions, strict=True)
         ]  # (2, batch, time, projection)
@@ -129,18 +129,28 @@ class BiLM(keras.Model):
     def each_direction(self, vectors, words, state, lengths=None, training: bool = False):
         """Compute what `contextualise` does, as the LSTMs leave it.
 
+        Args:
+            vectors: pair of float tensors (words, projection_dim), for the forward and the backward
+                direction, in which `words` counts the rows.
+
         Returns:
             for the forward and the backward direction a list of all layers, each (time, batch,
             projection_dim), and the state.
         """
         directions, c, h = [], [], []
         for d, lstms in enumerate(self.lstms):
-            read = ops.take(vectors, ops.transpose(words[d]), axis=0)  # (time, batch, projection)
-            layers = [read]
-            x = self.timestep_dropout(read, training=training)
+            read = ops.transpose(words[d])
+            x = ops.take(vectors[d], read, axis=0)  # (time, batch, projection)
+            layers = [x]
+            x = self.timestep_dropout(x, training=training)
             for layer, lstm in enumerate(lstms):
-                x = self._drop(x, training)
-                y, last_c, last_h = lstm.run(x, state[0][d][layer], state[1][d][layer], lengths)
+                begin = state[0][d][layer], state[1][d][layer]
+                if layer == 0 and lengths is not None and not training:
+                    # Nothing is dropped, so that a word is the same wherever it stands.
+                    y, last_c, last_h = lstm.read(vectors[d], read, *begin, lengths)
+                else:
+                    x = self._drop(x, training)
+                    y, last_c, last_h = lstm.run(x, *begin, lengths)
                 residual = self.options.use_skip_connections and layer > 0
                 x = x + y if residual else y
                 layers.append(x)

@@ -45,7 +45,7 @@ class _Spelled(NamedTuple):
 
     Attributes:
         lengths: int32 (batch,), words of each sentence, marks included.
-        vectors: float32 (words, projection_dim), of the distinct words.
+        vectors: float32 (words, projection_dim), of the distinct words, other batches' among them.
         words: int32 (2, batch, time), rows of `vectors`, forward and backward.
     """
 
@@ -216,12 +216,7 @@ class SentenceEncoder:
                 words[1, k, : len(ids)] = ids[::-1]
             numbered.append((lengths, words))
         vectors = self._words.of(list(index))
-        spelled = []
-        for lengths, words in numbered:
-            used, rows = np.unique(words, return_inverse=True)
-            rows = rows.reshape(words.shape).astype(np.int32)
-            spelled.append(_Spelled(lengths, vectors[used], rows))
-        return spelled
+        return [_Spelled(lengths, vectors, words) for lengths, words in numbered]
 
     def _with_layer_0(self, vectors: np.ndarray, ids: np.ndarray, margin: int) -> np.ndarray:
         dim = self.options.projection_dim
@@ -386,13 +381,14 @@ def _compiled_reading(bilm: BiLM) -> Callable:
     """Make the function from word vectors to the layers above them and the state thereafter."""
     options = bilm.options
 
-    def read(vectors, words, c, h, lengths):
-        directions, state = bilm.each_direction(vectors, words, (c, h), lengths)
+    def read(forward, backward, words, c, h, lengths):
+        directions, state = bilm.each_direction((forward, backward), words, (c, h), lengths)
         return [layers[1:] for layers in directions], state
 
     compiled = _compiled(
         read,
         [
+            ("float32", (None, options.projection_dim)),
             ("float32", (None, options.projection_dim)),
             ("int32", (2, None, None)),
             ("float32", (2, options.n_layers, None, options.lstm_dim)),
@@ -402,7 +398,9 @@ def _compiled_reading(bilm: BiLM) -> Callable:
     )
 
     def read_arrays(vectors, words, state, lengths):
-        directions, state = compiled(vectors, words, *state, lengths)
+        own, rows = zip(*(np.unique(each, return_inverse=True) for each in words), strict=True)
+        rows = np.reshape(rows, words.shape).astype(np.int32)
+        directions, state = compiled(*(vectors[each] for each in own), rows, *state, lengths)
         # NumPy in between also cuts the history that some backends would keep for gradients.
         arrays = [[ops.convert_to_numpy(layer) for layer in layers] for layers in directions]
         return arrays, tuple(ops.convert_to_numpy(part) for part in state)

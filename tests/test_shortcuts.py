@@ -1,4 +1,4 @@
-"""Short cuts of training beside the plain way: nothing changes, gradients included.
+"""Short cuts beside the plain way: nothing changes, in training gradients included.
 
 The plain way spells every place of the batch out with all its columns, takes the whole softmax
 apart from the sample in loss and gradient, and lets TensorFlow differentiate a scan.
@@ -154,3 +154,22 @@ def test_the_written_out_gradient_is_that_of_the_scan(projection_dim):
     scan = gradients(lambda x, c, h: lstm._scan(x, c, h, None))
     require_close(gradients(lstm._window), scan)
     require_close(gradients(lstm.run), scan)
+
+
+@pytest.mark.parametrize("projection_dim", [7, 12])
+def test_inputs_taken_from_a_table_give_what_each_place_gives(projection_dim):
+    keras.utils.set_random_seed(4)
+    lstm = ProjectedLSTM(12, projection_dim, cell_clip=0.3, proj_clip=0.2)
+    lstm.build((None, None, 5))
+    rng = np.random.default_rng(10)
+    vectors, c, h = (
+        tf.constant(rng.normal(0, 1, shape), tf.float32)
+        for shape in ((4, 5), (3, 12), (3, projection_dim))
+    )
+    words, lengths = rng.integers(0, 4, (6, 3)), np.array([6, 2, 4])
+    outputs, *last = lstm.read(vectors, words, c, h, lengths)
+    expected, *expected_last = lstm.run(tf.gather(vectors, words), c, h, lengths)
+    for row, length in enumerate(lengths):
+        np.testing.assert_allclose(outputs[:length, row], expected[:length, row], atol=1e-6)
+    for found, wanted in zip(last, expected_last, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-6)

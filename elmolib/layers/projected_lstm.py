@@ -139,26 +139,47 @@ class ProjectedLSTM(keras.Layer):
             return self._window(x, c, h)
         return self._scan(x, c, h, lengths)
 
+    def read(self, vectors, words, c, h, lengths):
+        """Do what `run` does, with the inputs' share of the gates computed once per distinct word.
+
+        Args:
+            vectors: float tensor (words, features), the inputs.
+            words: integer tensor (time, batch), which of them is read when.
+            c, h, lengths: as of a call, but lengths must be given.
+        """
+        from_vectors = self._from_inputs(vectors)  # (words, 4 * dim)
+        steps = ops.arange(ops.shape(words)[0], dtype="int32")
+        return self._steps(
+            steps, lambda step: ops.take(from_vectors, words[step], axis=0), c, h, lengths
+        )
+
     def _scan(self, x, c, h, lengths):
         """Run over a sequence of any length."""
-        for_inputs, recurrent = self.kernel[: self.input_dim], self.kernel[self.input_dim :]
-        # The inputs' share of all gates at all steps is one product of two matrices.
-        from_inputs = ops.matmul(ops.reshape(x, (-1, self.input_dim)), for_inputs) + self.bias
+        from_inputs = self._from_inputs(ops.reshape(x, (-1, self.input_dim)))
         from_inputs = ops.reshape(from_inputs, (-1, ops.shape(x)[1], 4 * self.dim))
         # Handed out by the scan, TensorFlow copies the inputs' shares once more; looked up, the way
         # back makes an array as large as all of them at every step. Lengths are for embedding,
         # which knows no way back.
-        to_read = from_inputs
+        if lengths is None:
+            return self._steps(from_inputs, lambda from_input: from_input, c, h, None)
+        steps = ops.arange(ops.shape(from_inputs)[0], dtype="int32")
+        return self._steps(steps, lambda step: from_inputs[step], c, h, lengths)
+
+    def _from_inputs(self, inputs):
+        """Return the inputs' share of all gates at all steps: one product of two matrices."""
+        return ops.matmul(inputs, self.kernel[: self.input_dim]) + self.bias
+
+    def _steps(self, to_read, from_input_of, c, h, lengths):
+        """Take one step after the other, numbered ones if some rows end before others."""
+        recurrent = self.kernel[self.input_dim :]
         if lengths is not None:
             lengths = ops.cast(lengths, "int32")
-            to_read = ops.arange(ops.shape(from_inputs)[0], dtype="int32")
 
         def step(state, read):
             c, h = state
-            from_input = read if lengths is None else from_inputs[read]
             running = None if lengths is None else (read < lengths)[:, None]
             product = ops.matmul(h, recurrent)
-            new_c, m = fused(cell_onward)(from_input, product, c, running, self.cell_clip)
+            new_c, m = fused(cell_onward)(from_input_of(read), product, c, running, self.cell_clip)
             new_h = self._project(m, self.projection)
             if running is not None:
                 new_h = ops.where(running, new_h, h)
