@@ -113,6 +113,7 @@ def tensorflow(tmp_path_factory: pytest.TempPathFactory, root: Path) -> dict[str
     return outputs_of("tensorflow", tmp_path_factory.mktemp("tensorflow"), root)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.backends
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_the_same_vectors_without_tensorflow(

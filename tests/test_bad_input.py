@@ -245,6 +245,7 @@ def test_any_words_have_a_vector_each(embedders, words):
     assert np.isfinite(vectors).all()
 
 
+@pytest.mark.slow
 def test_a_line_of_50_mb_is_one_sentence(tmp_path):
     text = tmp_path / "long.txt"
     text.write_bytes(b"the river bank was steep . " * 2_000_000 + b"\na bank .\n")

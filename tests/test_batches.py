@@ -268,6 +268,7 @@ def test_negatives_follow_the_log_uniform_law():
     np.testing.assert_allclose(log_uniform_probability(k, size), law, rtol=1e-12)
 
 
+@pytest.mark.slow
 @example(["a", "bé"], [1, 3], "relu", 14)  # padded
 @example(["abcdabcdabcdab"], [1, 3], "relu", 14)  # not padded
 @given(

@@ -43,6 +43,7 @@ def run(folder, root, *arguments):
     return json.loads((folder / "results.json").read_text()), finished.stdout
 
 
+@pytest.mark.slow
 def test_one_part_is_measured_and_what_was_not_is_null(tmp_path, root):
     results, printed = run(tmp_path, root, "--only", "train_tiny")
     assert results.keys() >= REQUIRED
@@ -62,6 +63,7 @@ def test_everything_is_measured(tmp_path, root):
     assert (tmp_path / "growth.png").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.peers
 def test_a_step_that_differs_from_bilm_tf_is_refused(tmp_path):
     setting = Setting(tmp_path, data=None, quick=True)

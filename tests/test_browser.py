@@ -26,10 +26,10 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from small_corpus import made_up_sentences, small_parameters
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 LARGE, SMALL = {"width": 1600, "height": 1000}, {"width": 800, "height": 700}
-ENOUGH = 90  # seconds after which a test has failed rather than is slow
+ENOUGH = 600  # seconds after which a test has failed rather than is slow
 
 SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},

@@ -86,6 +86,7 @@ def test_reports_come_when_they_are_due_and_at_the_end(bilm, corpus, tmp_path):
     assert metrics_of(tmp_path, 7)["covers_epochs"] == [7, 7]
 
 
+@pytest.mark.slow
 def test_nothing_is_reported_twice(bilm, corpus, tmp_path, capsys):
     report(bilm, corpus, tmp_path, 2, metrics_every=2, pictures_every=1)
     assert files(tmp_path) == {"epoch_001": PICTURES, "epoch_002": METRICS | PICTURES}
@@ -101,6 +102,7 @@ def test_an_unfinished_epoch_is_reported_as_such(bilm, corpus, tmp_path):
     assert files(tmp_path)["epoch_003"] == METRICS | PICTURES
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_covers_what_was_not_reported_before(bilm, corpus, tmp_path):
     report(bilm, corpus, tmp_path, 2, unfinished=True, metrics_every=2, show=False)
     callback = DetailedMetrics(corpus, tmp_path, "the bank .", metrics_every=2, show=False)
@@ -173,6 +175,7 @@ def test_without_a_frequent_word_there_are_no_means(bilm, corpus, tmp_path, caps
     assert "over the 0 words with 1000000 targets" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_is_printed_is_what_is_saved(bilm, corpus, tmp_path, capsys):
     report(bilm, corpus, tmp_path, 1)
     out = capsys.readouterr().out
@@ -262,6 +265,7 @@ def test_predictions_are_those_of_the_softmax(bilm, corpus):
     assert everything.forward.probabilities.sum() == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_reports_by_its_parameters(folder, corpus, tmp_path):
     parameters = small_parameters(
         folder,
@@ -287,6 +291,7 @@ def test_a_run_reports_by_its_parameters(folder, corpus, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_within_an_epoch_reports_that_epoch(folder, corpus, tmp_path):
     class StopAt(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):

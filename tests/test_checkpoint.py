@@ -257,6 +257,7 @@ def test_checkpoints_come_as_often_as_asked_for(make):
     assert make(checkpoint_steps=7).step == 12
 
 
+@pytest.mark.slow
 def test_checkpoints_come_after_some_time(make):
     training = make(checkpoint_minutes=1e-9, keep_checkpoints=100)
     with pytest.raises(Stop):
@@ -353,6 +354,7 @@ def test_divergence_is_told_and_never_saved(make, damage, what):
     assert training.step == 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
@@ -372,6 +374,7 @@ def test_an_endless_perplexity_is_divergence_too(tmp_path, changes, what):
         assert not training.weights_path.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["state", "history", "weights", "report"])
 def test_a_full_disk_stops_the_run_with_one_sentence(make, monkeypatch, weights, place):
     training = make(checkpoint_steps=5)
@@ -397,6 +400,7 @@ def test_a_full_disk_stops_the_run_with_one_sentence(make, monkeypatch, weights,
     assert content(make(checkpoint_steps=5).run()) == weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [14, 32, 36, 42])
 def test_early_stopping_forgets_no_epoch(make, stop_at):
     """Epochs of 11 steps, of which only the first counts as better than what was before."""
@@ -545,6 +549,7 @@ def test_a_second_preparation_is_refused(tmp_path, holder):
     prepare_corpus(parameters)
 
 
+@pytest.mark.slow
 def test_a_run_that_another_process_took_further_goes_on_from_there(make, weights):
     behind, ahead = make(), make()
     ahead.run([At(19, lambda: setattr(ahead.bilm, "stop_training", True))])

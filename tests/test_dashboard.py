@@ -94,6 +94,7 @@ def test_a_watched_run_ends_with_the_same_bytes(unwatched, training, monkeypatch
     assert results(training) == unwatched
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_same_bytes(unwatched, training):
     page = Dashboard(training)
     training.run([page, At([7], lambda: page.stop.click())])
@@ -110,6 +111,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(unwatched, training):
     assert results(training) == unwatched
 
 
+@pytest.mark.slow
 def test_stop_can_be_pressed_once_the_page_was_heard(training):
     page = Dashboard(training)
     seen = {}
@@ -130,6 +132,7 @@ def test_stop_can_be_pressed_once_the_page_was_heard(training):
     assert seen == {"before": True, "after": False, "at the end": True, "late": True}
 
 
+@pytest.mark.slow
 def test_a_page_that_is_not_heard_says_how_to_stop(training, monkeypatch):
     monkeypatch.setattr(dashboard, "DEAF_SECONDS", 0.0)
     monkeypatch.setattr(Pace, "is_due", lambda self: True)
@@ -173,6 +176,7 @@ def test_it_is_shown_in_jupyterlab_in_place_of_lines(training, monkeypatch, caps
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_the_model_in_training_is_the_latest_copy(training):
     looked_at = ModelInTraining(training)
 
@@ -249,6 +253,7 @@ def test_what_takes_long_is_done_seldom(monkeypatch):
         assert pace.is_due()
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_with_a_picture_is_said_and_stops_nothing(training, monkeypatch):
     def fail(*arguments, **options):
         raise MemoryError

@@ -92,6 +92,7 @@ WORDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8
 MARKS = st.sampled_from(["<S>", "</S>", "<S>\x00", "\x00", "\x00\x00"])
 
 
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(bilm_options(), st.lists(st.lists(WORDS | MARKS, max_size=5), min_size=1, max_size=4))
 def test_any_words_in_either_form_have_the_vectors_of_the_encoder(options, sentences):
@@ -158,6 +159,7 @@ def test_layer_norm_takes_its_statistics_from_the_words_alone():
 class TestWithinModels:
     """What a model does with the layer."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("frozen", [True, False])
     def test_a_saved_model_needs_nothing_else(self, form, frozen, tmp_path):
         model = tagger(form, made(frozen=frozen, do_layer_norm=True, l2=0.1, dropout=0.3))
@@ -186,6 +188,7 @@ class TestWithinModels:
             x = as_input(SENTENCES, form, time=time)
             np.testing.assert_allclose(traced(x), layer(x), atol=TOLERANCE)
 
+    @pytest.mark.slow
     def test_an_exported_model_gives_the_same(self, form, tmp_path):
         model = tagger(form, made())
         x = as_input(SENTENCES, form)
@@ -224,6 +227,7 @@ class Subclassed(keras.Model):
         return cls(keras.saving.deserialize_keras_object(config["elmo"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("form", "frozen"), [("strings", True), ("ids", False)])
 def test_training_moves_what_it_should_and_nothing_else(form, frozen):
     layer = made(frozen=frozen)
@@ -239,6 +243,7 @@ def test_training_moves_what_it_should_and_nothing_else(form, frozen):
     assert not np.array_equal(layer.mix.scalars, scalars)
 
 
+@pytest.mark.slow
 def test_xla_compiles_character_ids():
     layer = made()
     x = as_input(SENTENCES, "ids")

@@ -182,6 +182,7 @@ def test_the_line_at_fault_is_named(tmp_path, name, files, read, message):
     assert message in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_the_real_treebanks_have_their_documented_sizes(shared):
     sizes = {}
@@ -194,6 +195,7 @@ def test_the_real_treebanks_have_their_documented_sizes(shared):
     assert sizes[part_of_speech.RRT][2] == 16_324
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_the_real_sense_sets_have_their_documented_sizes(shared):
     semcor = senses.read_semcor(shared / "data" / senses.SEMCOR)

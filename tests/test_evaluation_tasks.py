@@ -170,6 +170,7 @@ def test_the_best_threshold_is_that_of_trying_all(seed):
     assert np.sum((numbers >= best_threshold(numbers, truth)) == truth) == most
 
 
+@pytest.mark.slow
 def test_entities_are_found_where_the_word_before_tells_them(setting):
     found = values(TASKS["entities"].measure(Knowing(), setting))
     assert found["layer 1"] == found["mix"] == found["LSTM reader"] == 1.0
@@ -203,6 +204,7 @@ def test_entity_f1_by_hand():
     assert entities.f1(np.array([[counts, (1, 1, 1)]])) == pytest.approx([2 * 2 / (4 + 3)])
 
 
+@pytest.mark.slow
 def test_sentiment_is_read_off_words(setting, monkeypatch):
     monkeypatch.setattr(reader, "BATCH_SIZE", 4)
     fine = values(TASKS["sst5"].measure(Knowing(), setting))
@@ -239,6 +241,7 @@ def test_word_vectors_come_back_in_order_whatever_the_embedder_does():
     assert (len(first.values), len(rest.values), rest.bounds.tolist()) == (2, 1, [0, 0, 1])
 
 
+@pytest.mark.slow
 def test_a_probe_separates_what_a_plane_separates_and_nothing_else():
     generator = np.random.default_rng(0)
     vectors = (100 + 5 * generator.normal(size=(600, 1, 4))).astype(np.float16)
@@ -252,6 +255,7 @@ def test_a_probe_separates_what_a_plane_separates_and_nothing_else():
         np.testing.assert_array_equal(learnt.predicted, again.predicted)
 
 
+@pytest.mark.slow
 def test_a_reader_sees_order_where_a_mean_cannot():
     embedder = Knowing(n_layers=1)
     sentences = [["a", "b"], ["b", "a"], ["a", "a", "b"], ["b", "a", "a"]] * 25
@@ -363,6 +367,7 @@ def test_the_commands_measure_and_draw(setting, model, tmp_path, capsys):
     assert "no vectors: skipped pos-wsj: there is no " in text
 
 
+@pytest.mark.slow
 def test_random_weights_and_a_language_model_by_command(setting, tmp_path, capsys):
     parameters = small_parameters(tmp_path)
     corpus = prepare_corpus(parameters)

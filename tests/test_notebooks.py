@@ -17,6 +17,7 @@ from small_corpus import small_parameters
 
 NAMES = ("01_prepare", "02_train", "03_evaluate", "04_explore", "05_probe", "06_tagger")
 N_STEPS = 110
+START_SECONDS = 600  # in which a kernel is up on any machine
 
 
 class Project:
@@ -40,6 +41,7 @@ class Project:
             out,
             parameters={**self.values, **changes},
             cwd=self.folder / cwd,
+            start_timeout=START_SECONDS,
             progress_bar=False,
         )
         return out
@@ -48,7 +50,8 @@ class Project:
         """Execute a notebook by the command that the README shows."""
         return subprocess.run(
             [sys.executable, "-m", "papermill", f"notebooks/{name}.ipynb", f"{name}.ipynb"]
-            + ["-f", "params/small.yaml", "--no-progress-bar", *arguments],
+            + ["-f", "params/small.yaml", "--no-progress-bar"]
+            + ["--start-timeout", str(START_SECONDS), *arguments],
             cwd=self.folder,
             capture_output=True,
             text=True,

@@ -376,7 +376,7 @@ def test_a_run_by_papermill(root: Path, notebook: Path, caplog: pytest.LogCaptur
     values = yaml.safe_load((root / "params/full.yaml").read_text())
     with caplog.at_level(logging.WARNING, logger="papermill"):
         done = papermill.execute_notebook(
-            notebook, notebook, values | {"epochs": 7}, progress_bar=False
+            notebook, notebook, values | {"epochs": 7}, progress_bar=False, start_timeout=600
         )
     assert done.cells[-1].outputs[0].text == "7\n"
     assert "unknown parameter" not in caplog.text.lower()
@@ -384,7 +384,9 @@ def test_a_run_by_papermill(root: Path, notebook: Path, caplog: pytest.LogCaptur
 
 def test_papermill_fails_on_a_misspelt_key(notebook: Path) -> None:
     with pytest.raises(papermill.PapermillExecutionError) as caught:
-        papermill.execute_notebook(notebook, notebook, {"learning_rat": 0.1}, progress_bar=False)
+        papermill.execute_notebook(
+            notebook, notebook, {"learning_rat": 0.1}, progress_bar=False, start_timeout=600
+        )
     assert caught.value.ename == "ParameterError"
     assert "'learning_rat': the nearest known one is 'learning_rate'" in caught.value.evalue
 

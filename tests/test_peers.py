@@ -19,7 +19,7 @@ from elmolib.text import Tokenizer
 from elmolib.vocabulary import Vocabulary
 from elmolib.weights import read_model, write_model, write_published
 
-pytestmark = pytest.mark.peers
+pytestmark = [pytest.mark.peers, pytest.mark.slow]
 
 TOLERANCE = 1e-5
 BATCH_SIZE = 4
