@@ -1,7 +1,7 @@
 """Measure elmolib beside bilm-tf and simple-elmo.
 
 python -m benchmarks                     everything, about an hour
-python -m benchmarks --only train_small  one part
+python -m benchmarks --only train_small  one part again; others stay as they were measured before
 python -m benchmarks --quick             next to nothing, to see that the benchmark works
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks import growth, machine, prediction, preparation, report, training, vocabulary
 from benchmarks.agreement import Disagreement
-from benchmarks.program import N_THREADS, ROOT, ProgramFailed
+from benchmarks.program import N_THREADS, ROOT, Program, ProgramFailed
 from benchmarks.setting import Setting
 from elmolib.precision import has_bfloat16
 
@@ -64,7 +64,10 @@ def main() -> int:
             names = ", ".join(setting.peers_missing)
             print(f"Not installed: {names}. Only elmolib is measured; the extra is `peers`.")
         facts = machine.describe(cores)
-        measured: dict[str, dict] = {}
+        with Program("ours", "product", {}, setting.work) as product:
+            facts["product_gflops"] = product.ask(seconds=setting.product_seconds)["rate"] / 1e9
+        written = arguments.output / "results.json"
+        measured = report.earlier_parts(written) if arguments.only else {}
         measurements = parts(setting)
         wanted = arguments.only or list(measurements)
         if unknown := set(wanted) - set(measurements):
@@ -73,13 +76,13 @@ def main() -> int:
         for name in wanted:
             print(f"{name} ...", file=sys.stderr, flush=True)
             try:
-                measured[name] = measurements[name]()
+                measured[name] = {**measurements[name](), "machine": facts}
             except (Disagreement, ProgramFailed) as error:
                 print(f"{name}: {error}", file=sys.stderr)
                 return 1
             # After each part, for an hour is long and much can happen.
             results = report.results(measured, facts, setting.peers_missing)
-            report.write_json(results, arguments.output / "results.json")
+            report.write_json(results, written)
     report.plot_comparison(results, arguments.output / "comparison.png")
     report.plot_growth(results, arguments.output / "growth.png")
     print(report.table(results))

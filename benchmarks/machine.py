@@ -7,6 +7,7 @@ import platform
 import resource
 import sys
 import time
+from datetime import date
 from pathlib import Path
 
 from elmolib.precision import has_bfloat16
@@ -37,6 +38,7 @@ def describe(cores: list[int]) -> dict:
         "python": platform.python_version(),
         "tensorflow": version("tensorflow"),
         "keras": version("keras"),
+        "day": date.today().isoformat(),
         "load_at_start": round(os.getloadavg()[0], 2),
     }
 

@@ -40,6 +40,16 @@ def _found(parts: dict, *path: str) -> float | None:
     return parts or None
 
 
+def earlier_parts(path: Path) -> dict[str, dict]:
+    """Read the parts that were measured before, each with the machine that it was measured on."""
+    if not path.exists():
+        return {}
+    earlier = json.loads(path.read_text())
+    return {
+        name: {"machine": earlier["machine"], **part} for name, part in earlier["parts"].items()
+    }
+
+
 def write_json(results: dict, path: Path) -> None:
     path.write_text(json.dumps(results, indent=1) + "\n")
 
@@ -59,11 +69,26 @@ def table(results: dict) -> str:
         for row in rows
     ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    machine = results["machine"]
-    where = (
-        f"{machine['processor']}, {machine['cores_used']} cores, TensorFlow {machine['tensorflow']}"
-    )
-    return "\n".join([where, "", *lines, "", *_sentences(results["parts"])])
+    machines = _machines(results["parts"], results["machine"])
+    return "\n".join([*machines, "", *lines, "", *_sentences(results["parts"])])
+
+
+def _machines(parts: dict, machine: dict) -> Iterator[str]:
+    """Say where each part was measured, in one line if that was always the same machine."""
+    where: dict[str, list[str]] = {}
+    for name, part in parts.items():
+        where.setdefault(_described(part.get("machine", machine)), []).append(name)
+    for described, names in where.items():
+        listed = ", ".join(name.replace("_", " ") for name in names)
+        yield described if len(where) == 1 else f"{described}: {listed}"
+
+
+def _described(machine: dict) -> str:
+    facts = f"{machine['processor']}, {machine['cores_used']} cores"
+    if "product_gflops" in machine:
+        facts += f", {machine['product_gflops']:.0f} GFLOP/s in a large product"
+    when = f", on {machine['day']}" if "day" in machine else ""
+    return f"{facts}, TensorFlow {machine['tensorflow']}{when}"
 
 
 def _rows(parts: dict) -> Iterator[tuple[str, ...]]:

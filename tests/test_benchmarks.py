@@ -148,6 +148,23 @@ def test_figures_that_were_not_measured_are_null():
     assert found["start_extra_s"] is None
 
 
+def test_what_is_measured_again_leaves_the_rest_with_its_machine(tmp_path):
+    old = {"processor": "old", "cores_used": 2, "tensorflow": "2"}
+    new = {**old, "processor": "new", "day": "2026-02-03", "product_gflops": 51.2}
+    path = tmp_path / "results.json"
+    assert report.earlier_parts(path) == {}
+    report.write_json(report.results({"a_b": {"ratio": 1.0}, "c": {}}, old, []), path)
+    parts = report.earlier_parts(path)
+    assert report.table(report.results(parts, new, [])).startswith("old, 2 cores, TensorFlow 2\n")
+    parts["c"] = {"machine": new}
+    report.write_json(report.results(parts, new, []), path)
+    assert report.earlier_parts(path) == parts
+    first, second, *_ = report.table(report.results(parts, new, [])).splitlines()
+    assert first == "old, 2 cores, TensorFlow 2: a b"
+    in_new = "2 cores, 51 GFLOP/s in a large product, TensorFlow 2, on 2026-02-03"
+    assert second == f"new, {in_new}: c"
+
+
 def test_the_readme_shows_the_figures_of_the_last_run(root):
     results = json.loads((root / "benchmarks" / "results.json").read_text())
     readme = (root / "README.md").read_text()
