@@ -39,10 +39,6 @@ class Child:
         mouth.close()
 
     @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
     def ended(self) -> bool:
         return self._process.exitcode is not None
 
