@@ -60,6 +60,17 @@ def state_of(bilm: BiLM, n_rows: int):
     )
 
 
+def clipped_lstm(projection_dim: int) -> ProjectedLSTM:
+    keras.utils.set_random_seed(4)
+    lstm = ProjectedLSTM(12, projection_dim, cell_clip=0.3, proj_clip=0.2)
+    lstm.build((None, None, 5))
+    return lstm
+
+
+def normal(rng: np.random.Generator, *shapes: tuple[int, ...]) -> list[tf.Tensor]:
+    return [tf.constant(rng.normal(0, 1, shape), tf.float32) for shape in shapes]
+
+
 def plain(batch: Batch) -> Batch:
     """The same batch with every place spelt out for itself, in all its columns."""
     spelt = np.array([word for group in batch.characters for word in words_of(group)])
@@ -131,18 +142,10 @@ def test_the_way_back_through_a_long_window_makes_no_array_of_its_size_at_every_
 
 @pytest.mark.parametrize("projection_dim", [7, 12])
 def test_the_written_out_gradient_is_that_of_the_scan(projection_dim):
-    keras.utils.set_random_seed(4)
-    lstm = ProjectedLSTM(12, projection_dim, cell_clip=0.3, proj_clip=0.2)
-    lstm.build((None, None, 5))
+    lstm = clipped_lstm(projection_dim)
     rng = np.random.default_rng(9)
-    inputs = [
-        tf.constant(rng.normal(0, 1, shape), tf.float32)
-        for shape in ((6, 3, 5), (3, 12), (3, projection_dim))
-    ]
-    upstream = [
-        tf.constant(rng.normal(0, 1, shape), tf.float32)
-        for shape in ((6, 3, projection_dim), (3, 12), (3, projection_dim))
-    ]
+    inputs = normal(rng, (6, 3, 5), (3, 12), (3, projection_dim))
+    upstream = normal(rng, (6, 3, projection_dim), (3, 12), (3, projection_dim))
     sources = inputs + [variable.value for variable in lstm.trainable_variables]
 
     def gradients(run) -> dict:
@@ -158,14 +161,9 @@ def test_the_written_out_gradient_is_that_of_the_scan(projection_dim):
 
 @pytest.mark.parametrize("projection_dim", [7, 12])
 def test_inputs_taken_from_a_table_give_what_each_place_gives(projection_dim):
-    keras.utils.set_random_seed(4)
-    lstm = ProjectedLSTM(12, projection_dim, cell_clip=0.3, proj_clip=0.2)
-    lstm.build((None, None, 5))
+    lstm = clipped_lstm(projection_dim)
     rng = np.random.default_rng(10)
-    vectors, c, h = (
-        tf.constant(rng.normal(0, 1, shape), tf.float32)
-        for shape in ((4, 5), (3, 12), (3, projection_dim))
-    )
+    vectors, c, h = normal(rng, (4, 5), (3, 12), (3, projection_dim))
     words, lengths = rng.integers(0, 4, (6, 3)), np.array([6, 2, 4])
     outputs, *last = lstm.read(vectors, words, c, h, lengths)
     expected, *expected_last = lstm.run(tf.gather(vectors, words), c, h, lengths)
