@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 
@@ -49,3 +51,30 @@ def mean_similarity(vectors: np.ndarray) -> float:
     with_itself = (units**2).sum()
     n = len(units)
     return float(((units.sum(axis=0) ** 2).sum() - with_itself) / (n * (n - 1)))
+
+
+def whitening(mean: np.ndarray, covariance: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Make the function that gives vectors the mean 0 and about the covariance 1.
+
+    Contextual vectors share a few directions in which all of them are long, and the cosine tells
+    little but those. Whitened, every direction counts alike.
+
+    Args:
+        mean: float (dim,), of vectors like those that will be whitened.
+        covariance: float (dim, dim), of the same.
+
+    Returns:
+        function of vectors (..., dim) that returns as many.
+
+    References:
+        Huang et al. 2021, "WhiteningBERT", Findings of EMNLP, section 3.
+
+    Example:
+        >>> whiten = whitening(np.array([1.0, 1.0]), np.diag([100.0, 1.0]))
+        >>> whiten(np.array([[1.0, 1.0]]))
+        array([[0., 0.]])
+    """
+    variances, directions = np.linalg.eigh(covariance)
+    # Directions that hardly vary hold little but noise.
+    matrix = directions / np.sqrt(np.maximum(variances, 0) + 0.01 * variances.mean())
+    return lambda vectors: (vectors - mean) @ matrix

@@ -229,9 +229,11 @@ def write_similarity(data: Path) -> None:
     ]
     english = "".join(f"g\tf\t2012\t1\t{s:.3f}\t{a}\t{b}\n" for s, a, b in pairs * 5)
     romanian = "".join(f"{s}\t{a}\t{b}\n" for s, a, b in pairs * 5)
-    write_zip(data / "similarity/stsbenchmark.zip", {"stsbenchmark/sts-test.csv": english})
-    name = "RO-STS/dataset/text-similarity/RO-STS.test.tsv"
-    write_zip(data / "similarity/RO-STS.zip", {name: romanian})
+    parts = ("train", "test")
+    files = {f"stsbenchmark/sts-{part}.csv": english for part in parts}
+    write_zip(data / "similarity/stsbenchmark.zip", files)
+    files = {f"RO-STS/dataset/text-similarity/RO-STS.{part}.tsv": romanian for part in parts}
+    write_zip(data / "similarity/RO-STS.zip", files)
 
 
 def write_wsj(data: Path) -> None:

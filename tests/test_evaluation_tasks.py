@@ -222,6 +222,24 @@ def test_likeness_of_sentences_follows_the_words_they_share(setting):
         assert values(TASKS[name].measure(None, setting))["shared words"] > 0.9
 
 
+class Shouting:
+    """Vectors that say how often each letter occurs, beneath one huge direction of no meaning."""
+
+    def encode_each(self, sentences):
+        for place, words in enumerate(sentences):
+            vectors = np.zeros((1, len(words), 27), np.float32)
+            for k, word in enumerate(words):
+                for letter in word.lower():
+                    vectors[0, k, ord(letter) - ord("a") if letter.isalpha() else 26] += 1
+                vectors[0, k, 26] = 200 * np.sin(len(words) * 7.0 + ord(words[0][0]))
+            yield place, vectors
+
+
+def test_whitening_lets_a_loud_direction_count_no_more_than_others(setting):
+    found = values(TASKS["sts"].measure(Shouting(), setting))
+    assert found["vector"] < found["vector, whitened"] - 0.1 and found["vector, whitened"] > 0.8
+
+
 def test_pearson_is_numpys():
     drawn = np.random.default_rng(0).normal(size=(6, 30, 2))
     drawn[..., 1] += drawn[..., 0]

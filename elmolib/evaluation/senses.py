@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -19,7 +19,7 @@ from elmolib.evaluation.results import Row, above_layer_below, row
 from elmolib.evaluation.setting import Setting
 from elmolib.evaluation.vectors import Embedder, single_layers, with_average
 from elmolib.evaluation.wordnet import Lemma, first_senses, lemma_of
-from elmolib.similarity import cosine_similarities
+from elmolib.similarity import cosine_similarities, whitening
 
 TASK, TASK_OF_ONE_WORD = "word senses", "senses of one word"
 
@@ -259,7 +259,7 @@ def whitened_choices(
     development = np.array([each.identifier.startswith(DEVELOPMENT) for each in test])
     answers = {}
     for k, (system, unknown) in enumerate(single_layers(vectors)):
-        whiten = _whitening(learnt.mean[k], learnt.covariance[k])
+        whiten = whitening(learnt.mean[k], learnt.covariance[k])
         known = {lemma: whiten(of_lemma[:, k]) for lemma, of_lemma in learnt.vectors.items()}
         cosines = _cosines(test, whiten(unknown[:, 0]), known)
         by_weight = {w: _chosen(test, cosines, learnt, first, w) for w in WEIGHTS}
@@ -272,14 +272,6 @@ def whitened_choices(
         answers[f"{system}, whitened"] = Choices(by_weight[0.0])
         answers[f"{system}, whitened, with frequency"] = Choices(by_weight[best], best)
     return answers
-
-
-def _whitening(mean: np.ndarray, covariance: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """Make the function that gives vectors (n, dim) the mean 0 and about the covariance 1."""
-    variances, directions = np.linalg.eigh(covariance)
-    # Directions that hardly vary hold little but noise.
-    matrix = directions / np.sqrt(np.maximum(variances, 0) + 0.01 * variances.mean())
-    return lambda vectors: (vectors - mean) @ matrix
 
 
 def _cosines(

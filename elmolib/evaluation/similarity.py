@@ -14,24 +14,24 @@ from elmolib.evaluation.reading import member
 from elmolib.evaluation.results import Row, row
 from elmolib.evaluation.setting import Setting
 from elmolib.evaluation.vectors import Embedder, sentence_vectors, with_average
-from elmolib.similarity import unit_length
+from elmolib.similarity import unit_length, whitening
 from elmolib.text import Tokenizer
 
 TASK = "sentence similarity"
 
 
 class Source(NamedTuple):
-    """Where the test pairs of a set are, and in which columns of its lines."""
+    """Where the pairs of a set are, `test` and `train`, and in which columns of its lines."""
 
     archive: str
-    file: str
+    file_of: str
     columns: tuple[int, int, int]
     language: str
 
 
 SETS = {
-    "STS benchmark": Source("similarity/stsbenchmark.zip", "*/sts-test.csv", (4, 5, 6), "en"),
-    "RO-STS": Source("similarity/RO-STS.zip", "*/text-similarity/RO-STS.test.tsv", (0, 1, 2), "ro"),
+    "STS benchmark": Source("similarity/stsbenchmark.zip", "*/sts-{}.csv", (4, 5, 6), "en"),
+    "RO-STS": Source("similarity/RO-STS.zip", "*/text-similarity/RO-STS.{}.tsv", (0, 1, 2), "ro"),
 }
 
 
@@ -43,8 +43,13 @@ class Pair(NamedTuple):
     score: float
 
 
-def read_pairs(data: Path, name: str) -> list[Pair]:
-    """Read the test pairs of one of `SETS`.
+def read_pairs(data: Path, name: str, part: str = "test") -> list[Pair]:
+    """Read pairs of one of `SETS`.
+
+    Args:
+        data: folder with the evaluation sets.
+        name: of the set.
+        part: "test" or "train".
 
     Raises:
         TextError: a line lacks a column or its score is no number.
@@ -52,7 +57,8 @@ def read_pairs(data: Path, name: str) -> list[Pair]:
     source = SETS[name]
     tokenizer = Tokenizer(language=source.language)
     pairs = []
-    lines = member(data / source.archive, source.file).splitlines()
+    file = source.file_of.format(part)
+    lines = member(data / source.archive, file).splitlines()
     for number, line in enumerate(lines, start=1):
         fields = line.split("\t")
         try:
@@ -60,7 +66,7 @@ def read_pairs(data: Path, name: str) -> list[Pair]:
             pairs.append(Pair(tokenizer.words(first), tokenizer.words(second), float(score)))
         except (IndexError, ValueError):
             raise TextError(
-                f"{data / source.archive}, {source.file}, line {number}: no scored pair."
+                f"{data / source.archive}, {file}, line {number}: no scored pair."
             ) from None
     return pairs
 
@@ -68,7 +74,8 @@ def read_pairs(data: Path, name: str) -> list[Pair]:
 def measure(embedder: Embedder | None, setting: Setting, data: str) -> list[Row]:
     """Correlate the cosine of mean vectors with the judgement of people.
 
-    Nothing is learnt, so only the test pairs are read.
+    Nothing is learnt of what people judged. Each layer is also tried whitened, over the sentences
+    of the training pairs.
 
     Args:
         embedder: of the vectors; None for the share of words that both sentences have.
@@ -83,7 +90,8 @@ def measure(embedder: Embedder | None, setting: Setting, data: str) -> list[Row]
     if embedder is None:
         guesses = {"shared words": np.array([_shared(pair) for pair in pairs])}
     else:
-        guesses = _cosines(embedder, pairs)
+        others = read_pairs(setting.data, data, "train")
+        guesses = _cosines(embedder, pairs, others)
     return [
         row(
             TASK,
@@ -110,9 +118,22 @@ def _shared(pair: Pair) -> float:
     return len(first & second) / max(1, len(first | second))
 
 
-def _cosines(embedder: Embedder, pairs: Sequence[Pair]) -> dict[str, np.ndarray]:
-    means = sentence_vectors(embedder, [words for pair in pairs for words in pair[:2]])
-    return {
-        name: (unit_length(layer[::2]) * unit_length(layer[1::2])).sum(axis=1)
-        for name, layer in with_average(means)
-    }
+def _cosines(
+    embedder: Embedder, pairs: Sequence[Pair], others: Sequence[Pair]
+) -> dict[str, np.ndarray]:
+    means, like_them = (
+        sentence_vectors(embedder, [words for pair in part for words in pair[:2]])
+        for part in (pairs, others)
+    )
+    learnt = dict(with_average(like_them))
+    plain, whitened = {}, {}
+    for name, layer in with_average(means):
+        whiten = whitening(learnt[name].mean(axis=0), np.cov(learnt[name], rowvar=False))
+        plain[name] = _cosine_of_pairs(layer)
+        whitened[f"{name}, whitened"] = _cosine_of_pairs(whiten(layer))
+    return plain | whitened
+
+
+def _cosine_of_pairs(vectors: np.ndarray) -> np.ndarray:
+    """Compare each even row of vectors with the next."""
+    return (unit_length(vectors[::2]) * unit_length(vectors[1::2])).sum(axis=1)
