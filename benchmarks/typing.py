@@ -11,11 +11,6 @@ the program chromium, and some five minutes.
 from __future__ import annotations
 
 import argparse
-import os
-import secrets
-import shutil
-import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,6 +24,7 @@ import numpy as np
 from nbformat.v4 import new_code_cell, new_notebook
 
 from benchmarks import machine
+from benchmarks.jupyterlab import JupyterLab, chromium
 from benchmarks.program import N_THREADS, ROOT
 
 BEGINNING = "the bank by the old river was closed when she came to ask for "
@@ -123,41 +119,18 @@ def tell(case: str, milliseconds: np.ndarray) -> None:
 @contextmanager
 def lab(folder: Path) -> Iterator[Any]:
     """Start JupyterLab and a browser; gives what opens a notebook and runs it."""
-    from playwright.sync_api import sync_playwright
-
     for name, source in (("training", TRAINING), ("exploring", EXPLORING)):
         kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
         notebook = new_notebook(cells=[new_code_cell(source)], metadata={"kernelspec": kernel})
         nbformat.write(notebook, folder / f"{name}.ipynb")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    token = secrets.token_hex(16)
-    own = {f"JUPYTER_{name}_DIR": str(folder / name) for name in ("CONFIG", "RUNTIME")}
-    own |= {f"JUPYTERLAB_{name}_DIR": str(folder / name) for name in ("SETTINGS", "WORKSPACES")}
-    own |= {"JUPYTER_PREFER_ENV_PATH": "1", "PYTHONPATH": str(ROOT)}
-    server = subprocess.Popen(
-        [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
-        + [f"--ServerApp.port={port}", f"--IdentityProvider.token={token}"],
-        cwd=folder,
-        env=os.environ | own,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    server = JupyterLab(folder)
     try:
-        while socket.socket().connect_ex(("127.0.0.1", port)):
-            assert server.poll() is None, "JupyterLab did not start"
-            time.sleep(0.1)
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(
-                executable_path=shutil.which("chromium"),
-                args=["--no-sandbox", "--disable-background-networking"],
-            )
+        with chromium() as browser:
 
             def open_notebook(name: str) -> Any:
                 page = browser.new_page(viewport={"width": 1600, "height": 1000})
                 page.set_default_timeout(PATIENCE)
-                page.goto(f"http://127.0.0.1:{port}/lab/tree/{name}.ipynb?token={token}&reset")
+                page.goto(server.address(f"{name}.ipynb"))
                 page.wait_for_selector(".jp-Spinner", state="detached")
                 page.wait_for_selector("text=/\\| Idle/")
                 page.get_by_role("menuitem", name="Run", exact=True).click()
@@ -166,10 +139,8 @@ def lab(folder: Path) -> Iterator[Any]:
                 return page
 
             yield open_notebook
-            browser.close()
     finally:
-        server.terminate()
-        server.wait()
+        server.stop()
 
 
 if __name__ == "__main__":

@@ -6,13 +6,8 @@ Screenshots of all that is seen go into `build/screenshots`.
 from __future__ import annotations
 
 import json
-import os
 import re
-import secrets
 import shutil
-import socket
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -25,6 +20,8 @@ from evaluation_sets import write_one_word, write_similarity, write_word_in_cont
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from small_corpus import made_up_sentences, small_parameters
+
+from benchmarks.jupyterlab import JupyterLab, chromium
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -48,13 +45,13 @@ class Lab:
         self.pictures.mkdir(parents=True, exist_ok=True)
         self.browser = browser
         self._write_notebooks(root)
+        self.server = JupyterLab(folder)
         for plugin, values in SETTINGS.items():
             self.set(plugin, values)
-        self._serve(root)
 
     def set(self, plugin: str, values: dict[str, object]) -> None:
         """Write the settings of a part of JupyterLab, for pages opened from now on."""
-        file = self.folder / "settings" / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
+        file = self.server.settings / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(values))
 
@@ -71,50 +68,11 @@ class Lab:
             notebook = parameterize_notebook(load_notebook_node(str(path)), parameters.to_json())
             nbformat.write(notebook, path)
 
-    def _serve(self, root: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.token = secrets.token_hex(16)
-        python_path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
-        environment = os.environ | {
-            "PYTHONPATH": python_path,
-            "JUPYTER_PREFER_ENV_PATH": "1",
-            "JUPYTER_CONFIG_DIR": str(self.folder / "config"),
-            "JUPYTER_RUNTIME_DIR": str(self.folder / "runtime"),
-            "JUPYTERLAB_SETTINGS_DIR": str(self.folder / "settings"),
-            "JUPYTERLAB_WORKSPACES_DIR": str(self.folder / "workspaces"),
-        }
-        # Set for the tests; notebooks keep TensorFlow quiet by themselves.
-        environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
-        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
-        options = {
-            "ServerApp.port": self.port,
-            "ServerApp.port_retries": 0,
-            "ServerApp.root_dir": self.folder,
-            "IdentityProvider.token": self.token,
-        }
-        with (self.folder / "server.log").open("wb") as log:
-            self.server = subprocess.Popen(
-                command + [f"--{name}={value}" for name, value in options.items()],
-                env=environment,
-                stdout=log,
-                stderr=log,
-            )
-        until(self._answers, "JupyterLab listens")
-
-    def _answers(self) -> bool:
-        assert self.server.poll() is None, (self.folder / "server.log").read_text()
-        with socket.socket() as caller:
-            return caller.connect_ex(("127.0.0.1", self.port)) == 0
-
     def open(self, name: str) -> Notebook:
         """Open a notebook whose kernel is ready."""
         page = self.browser.new_page(viewport=LARGE)
         page.set_default_timeout(1000 * ENOUGH)
-        page.goto(
-            f"http://127.0.0.1:{self.port}/lab/tree/notebooks/{name}.ipynb?token={self.token}&reset"
-        )
+        page.goto(self.server.address(f"notebooks/{name}.ipynb"))
         if not _gets_ready(page):
             # Seldom, on a busy machine, JupyterLab misses that its kernel is there.
             page.reload()
@@ -131,16 +89,11 @@ class Lab:
             self._ask("DELETE", f"/{kernel['id']}")
 
     def _ask(self, method: str, path: str = "") -> Any:
-        address = f"http://127.0.0.1:{self.port}/api/kernels{path}"
-        headers = {"Authorization": f"token {self.token}"}
+        address = f"http://127.0.0.1:{self.server.port}/api/kernels{path}"
+        headers = {"Authorization": f"token {self.server.token}"}
         request = urllib.request.Request(address, method=method, headers=headers)
         with urllib.request.urlopen(request, timeout=ENOUGH) as answer:
             return json.loads(answer.read() or "null")
-
-    def stop(self) -> None:
-        """End the server and its kernels."""
-        self.server.terminate()
-        self.server.wait(ENOUGH)
 
 
 def _gets_ready(page: Any) -> bool:
@@ -249,17 +202,10 @@ def until(is_so: Callable[[], bool], what: str) -> None:
 
 @pytest.fixture(scope="module")
 def jupyterlab(tmp_path_factory, root) -> Iterator[Lab]:
-    from playwright.sync_api import sync_playwright
-
-    arguments = ["--no-sandbox", "--disable-background-networking"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=arguments
-        )
+    with chromium() as browser:
         lab = Lab(tmp_path_factory.mktemp("lab"), root, browser)
         yield lab
-        browser.close()
-        lab.stop()
+        lab.server.stop()
 
 
 @pytest.fixture
