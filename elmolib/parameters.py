@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from elmolib.errors import ParameterError, reason
+from elmolib.errors import OptionsError, ParameterError, reason
 from elmolib.files import refuse_pipe, replacing
 from elmolib.options import BiLMOptions
 
@@ -514,6 +514,26 @@ def _contradictions(given: Parameters) -> Iterator[str]:
             f"n_negatives must be below vocabulary_size, but {given.n_negatives} is not below "
             f"{given.vocabulary_size}: use fewer, or null for the full softmax."
         )
+    try:
+        _ = given.options
+    except OptionsError as error:
+        yield _in_our_keys(str(error))
+
+
+def _in_our_keys(sentence: str) -> str:
+    """Name flat keys where a sentence names those of options.json."""
+    for theirs, ours in _KEYS_OF_OPTIONS.items():
+        sentence = sentence.replace(theirs, ours)
+    return sentence
+
+
+_KEYS_OF_OPTIONS = {
+    "char_cnn.embedding.dim": "char_embedding_dim",
+    "char_cnn.max_characters_per_token": "max_characters",
+    "char_cnn.": "",
+    "lstm.dim": "lstm_dim",
+    "lstm.": "",
+}
 
 
 def _each(paths: str | tuple[str, ...] | None) -> tuple[str, ...]:

@@ -193,10 +193,7 @@ def fuzz(reader: str, seed: int, n_mutations: int, folder: Path) -> int:
     """
     target = READERS[reader](folder)
     target.read()
-    begun = time.process_time()
-    target.read()
-    # On a slow machine, what is not damaged takes its time too.
-    seconds = max(SECONDS, 50 * (time.process_time() - begun))
+    seconds = SECONDS * _slowness()
     _bound_memory()
     rng = random.Random(seed)
     whole = {path: path.read_bytes() for path in target.files}
@@ -215,6 +212,14 @@ def fuzz(reader: str, seed: int, n_mutations: int, folder: Path) -> int:
         signal.setitimer(signal.ITIMER_PROF, 0)
         path.write_bytes(whole[path])
     return n_refused
+
+
+def _slowness() -> float:
+    """How many times as long as on a common machine Python takes to count to a million."""
+    begun = time.process_time()
+    for _ in range(1_000_000):
+        pass
+    return max(1.0, (time.process_time() - begun) / 0.03)
 
 
 def _bound_memory() -> None:

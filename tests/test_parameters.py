@@ -127,12 +127,20 @@ def test_a_bad_value_is_one_sentence_naming_the_key(key: str, value: object, par
         {"vocabulary_file": "pretrained", "pretrained": None},
         {"max_characters": 3, "filters": [[4, 8]]},
         {"n_negatives": 64, "vocabulary_size": 64},
+        {"lstm_dim": 8, "projection_dim": 9},
+        {"lstm_dim": 65_536, "projection_dim": 65_536, "n_layers": 64},
     ],
 )
 def test_keys_that_contradict_each_other_are_both_named(values: dict) -> None:
     sentence = sentence_for(REQUIRED | values)
     assert is_one_sentence(sentence)
     assert all(key in sentence for key in values)
+
+
+@pytest.mark.parametrize("key", ["char_embedding_dim", "lstm_dim", "n_layers", "n_highway"])
+def test_dimensions_that_no_model_may_have_are_refused_before_any_work(key: str) -> None:
+    sentence = sentence_for(REQUIRED | {key: 65_537 if key.endswith("dim") else 1000})
+    assert is_one_sentence(sentence) and f"given: {key} must be a whole number" in sentence
 
 
 @pytest.mark.parametrize("key", REQUIRED)
