@@ -9,12 +9,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from benchmarks.program import ROOT
+
+ENOUGH = 600  # seconds after which something has failed rather than is slow
 
 
 class JupyterLab:
@@ -60,8 +62,7 @@ class JupyterLab:
                 stdout=log,
                 stderr=log,
             )
-        while not self._listens():
-            time.sleep(0.1)
+        until(self._listens, "JupyterLab listens")
 
     def _listens(self) -> bool:
         assert self._server.poll() is None, self._log.read_text()
@@ -75,7 +76,7 @@ class JupyterLab:
     def stop(self) -> None:
         """End it and its kernels."""
         self._server.terminate()
-        self._server.wait()
+        self._server.wait(ENOUGH)
 
 
 @contextmanager
@@ -90,3 +91,11 @@ def chromium() -> Iterator[Any]:
         )
         yield browser
         browser.close()
+
+
+def until(is_so: Callable[[], bool], what: str) -> None:
+    """Wait for something to be so."""
+    give_up = time.monotonic() + ENOUGH
+    while not is_so():
+        assert time.monotonic() < give_up, f"waited {ENOUGH} s until {what}"
+        time.sleep(0.05)

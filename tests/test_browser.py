@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,12 +20,11 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from small_corpus import made_up_sentences, small_parameters
 
-from benchmarks.jupyterlab import JupyterLab, chromium
+from benchmarks.jupyterlab import ENOUGH, JupyterLab, chromium, until
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 LARGE, SMALL = {"width": 1600, "height": 1000}, {"width": 800, "height": 700}
-ENOUGH = 600  # seconds after which a test has failed rather than is slow
 
 SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
@@ -190,14 +188,6 @@ class Notebook:
         self.page.set_viewport_size({"width": 1100, "height": height})
         self.page.screenshot(path=self._pictures / f"{name}.png")
         self.page.set_viewport_size(LARGE)
-
-
-def until(is_so: Callable[[], bool], what: str) -> None:
-    """Wait for something to be so."""
-    give_up = time.monotonic() + ENOUGH
-    while not is_so():
-        assert time.monotonic() < give_up, f"waited {ENOUGH} s until {what}"
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")

@@ -229,8 +229,8 @@ class Shouting:
         for place, words in enumerate(sentences):
             vectors = np.zeros((1, len(words), 27), np.float32)
             for k, word in enumerate(words):
-                for letter in word.lower():
-                    vectors[0, k, ord(letter) - ord("a") if letter.isalpha() else 26] += 1
+                for letter in filter(str.isalpha, word.lower()):
+                    vectors[0, k, ord(letter) - ord("a")] += 1
                 vectors[0, k, 26] = 200 * np.sin(len(words) * 7.0 + ord(words[0][0]))
             yield place, vectors
 
