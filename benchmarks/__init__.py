@@ -1,1 +1,1 @@
-"""How fast elmolib is beside other implementations of ELMo: `python -m benchmarks`."""
+"""Measure speed and memory against bilm-tf and simple-elmo; downstream tasks are in `tasks`."""

@@ -1,4 +1,4 @@
-"""Before anything is timed: do two programs compute the same?"""
+"""Check, before anything is timed, that two programs compute the same values."""
 
 from __future__ import annotations
 
@@ -13,26 +13,28 @@ VECTOR_TOLERANCE = 1e-5
 
 
 class Disagreement(Exception):
-    """Two programs computed different things, so comparing their speed would mean nothing."""
+    """The results of two programs differ, so a comparison of their speeds would be meaningless."""
 
 
 def require_same_step(theirs: Mapping[str, np.ndarray], ours: Mapping[str, np.ndarray]) -> float:
-    """Compare one training step from the same weights on the same words.
+    """Require that one training step of elmolib and of bilm-tf changes all weights equally.
 
-    The change of every variable holds its gradient, the common clip and Adagrad all at once.
+    This checks the gradients, the clipping of their global norm, and Adagrad.
 
     Args:
-        theirs: `losses`, and `before/...` and `after/...` for every variable.
-        ours: `losses` and `after/...`.
+        theirs: bilm-tf's array `losses`, and each weight as `before/NAME` and `after/NAME`.
+        ours: elmolib's array `losses`, and each weight as `after/NAME`.
 
     Returns:
-        the largest relative difference of a variable's change.
+        the largest relative difference of a weight's change.
 
     Raises:
-        Disagreement: the losses or a variable's change differ.
+        Disagreement: the losses or a weight's change differ.
     """
     if not np.allclose(ours["losses"], theirs["losses"], rtol=LOSS_TOLERANCE, atol=0):
-        raise Disagreement(f"The losses are {ours['losses']}, bilm-tf's {theirs['losses']}.")
+        raise Disagreement(
+            f"The losses are {ours['losses']} in elmolib, and {theirs['losses']} in bilm-tf."
+        )
     worst = 0.0
     for name in (key.removeprefix("after/") for key in theirs if key.startswith("after/")):
         before = theirs[f"before/{name}"].astype(np.float64)
@@ -41,15 +43,15 @@ def require_same_step(theirs: Mapping[str, np.ndarray], ours: Mapping[str, np.nd
         relative = difference / np.linalg.norm(change)
         if not relative <= UPDATE_TOLERANCE:
             raise Disagreement(
-                f"A training step changes {name} otherwise than bilm-tf's: the difference is "
-                f"{relative:.1e} of the change."
+                f"The training step changes {name} differently in elmolib and in bilm-tf: the "
+                f"relative difference is {relative:.1e}."
             )
         worst = max(worst, relative)
     return worst
 
 
 def require_same_vectors(theirs: Path, ours: Path, name: str) -> float:
-    """Compare the vectors of sentences, which two programs wrote into `.npz` files.
+    """Require that two programs wrote the same sentence vectors to their `.npz` files.
 
     Returns:
         the largest difference.
@@ -60,9 +62,9 @@ def require_same_vectors(theirs: Path, ours: Path, name: str) -> float:
     with np.load(theirs, allow_pickle=False) as a, np.load(ours, allow_pickle=False) as b:
         if a.files != b.files:
             raise Disagreement(
-                f"{name} gave vectors for {len(a.files)} sentences, not {len(b.files)}."
+                f"{name} wrote vectors of {len(a.files)} sentences, elmolib of {len(b.files)}."
             )
         worst = max(float(np.abs(a[key] - b[key]).max()) for key in a.files)
     if not worst <= VECTOR_TOLERANCE:
-        raise Disagreement(f"Vectors differ from those of {name} by up to {worst:.1e}.")
+        raise Disagreement(f"The vectors of elmolib and {name} differ by up to {worst:.1e}.")
     return worst

@@ -1,4 +1,4 @@
-"""A JupyterLab of its own and a browser, as a person would have them before them."""
+"""Start a separate JupyterLab, and a browser to use it with."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from typing import Any
 
 from benchmarks.program import ROOT
 
-ENOUGH = 600  # seconds after which something has failed rather than is slow
+TIMEOUT = 600  # seconds
 
 
 class JupyterLab:
-    """A running JupyterLab that knows nothing of the settings and kernels of this machine.
+    """A running JupyterLab that ignores the settings and kernels of this machine.
 
     Args:
-        folder: what it shows; its settings, and what it prints in `server.log`, lie there too.
+        folder: the folder of the notebooks, of JupyterLab's settings, and of its log `server.log`.
 
     Attributes:
-        port: on which it listens, on this machine alone.
-        token: by which it lets one in.
-        settings: the folder of its settings.
+        port: the port on 127.0.0.1.
+        token: the access token.
+        settings: the folder of JupyterLab's settings.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,7 +45,7 @@ class JupyterLab:
             "JUPYTERLAB_SETTINGS_DIR": str(self.settings),
             "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
         }
-        # Where it is set, it is for programs; notebooks keep TensorFlow quiet by themselves.
+        # Most users do not set this variable, so the notebooks must silence TensorFlow themselves.
         environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
         options = {
             "ServerApp.port": self.port,
@@ -70,32 +70,39 @@ class JupyterLab:
             return caller.connect_ex(("127.0.0.1", self.port)) == 0
 
     def address(self, notebook: str) -> str:
-        """Tell where a notebook, named as in the folder, is opened in an empty workspace."""
+        """Return the URL that opens a notebook of `folder` in an empty workspace."""
         return f"http://127.0.0.1:{self.port}/lab/tree/{notebook}?token={self.token}&reset"
 
     def stop(self) -> None:
-        """End it and its kernels."""
+        """Stop JupyterLab and its kernels."""
         self._server.terminate()
-        self._server.wait(ENOUGH)
+        self._server.wait(TIMEOUT)
 
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """Start a browser without a window."""
+    """Start Chromium without a window."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"),
             args=["--no-sandbox", "--disable-background-networking"],
+            # Users see scrollbars, so the tested pages must show them, too.
+            ignore_default_args=["--hide-scrollbars"],
         )
         yield browser
         browser.close()
 
 
-def until(is_so: Callable[[], bool], what: str) -> None:
-    """Wait for something to be so."""
-    give_up = time.monotonic() + ENOUGH
-    while not is_so():
-        assert time.monotonic() < give_up, f"waited {ENOUGH} s until {what}"
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Wait until a condition holds.
+
+    Args:
+        condition: function that is called until it returns true.
+        what: the condition in words, for the error message.
+    """
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {TIMEOUT} s until {what}"
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""The machine: which cores are used, what they can do at best, and how much memory is taken."""
+"""Choose the processor's cores, and measure their speed and the memory in use."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ import resource
 import sys
 import time
 from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 
-from elmolib.precision import has_bfloat16
-
-PRODUCT_DIM = 4096
+from elmolib.backend import has_bfloat16
 
 
 def pin(n_cores: int, cores: list[int] | None = None) -> list[int]:
-    """Keep this process, and all that it starts, on a few cores. Returns them."""
+    """Pin this process and its child processes to a few cores; return the cores' numbers."""
     if not hasattr(os, "sched_setaffinity"):
         return []
     cores = cores or sorted(os.sched_getaffinity(0))[:n_cores]
@@ -25,9 +24,7 @@ def pin(n_cores: int, cores: list[int] | None = None) -> list[int]:
 
 
 def describe(cores: list[int]) -> dict:
-    """What a reader must know to make sense of the figures."""
-    from importlib.metadata import version
-
+    """Return hardware, versions, date and load of the machine, to report with the figures."""
     return {
         "processor": _field("/proc/cpuinfo", "model name") or platform.processor(),
         "bfloat16": has_bfloat16(),
@@ -44,14 +41,14 @@ def describe(cores: list[int]) -> dict:
 
 
 def memory() -> int:
-    """Bytes of memory that this process holds now."""
+    """Return the bytes of memory that this process uses."""
     resident = _field("/proc/self/status", "VmRSS")
     return int(resident.split()[0]) * 1024 if resident else peak_memory()
 
 
 def peak_memory() -> int:
-    """Bytes of memory that this process has held at most."""
-    # `ru_maxrss` would be inherited from the process that started this one.
+    """Return the most bytes of memory that this process has used at once."""
+    # On Linux, `ru_maxrss` would be wrong, because a process inherits it from its parent.
     peak = _field("/proc/self/status", "VmHWM")
     if peak:
         return int(peak.split()[0]) * 1024
@@ -60,41 +57,41 @@ def peak_memory() -> int:
 
 
 def forget_peak_memory() -> None:
-    """Let `peak_memory` count from now on, where the system can."""
+    """Reset the peak that `peak_memory` returns; this works on Linux only."""
     switch = Path("/proc/self/clear_refs")
     if switch.exists():
         switch.write_text("5")
 
 
 def family_memory() -> int:
-    """Bytes that this process and its children hold now, pages in common counted for each."""
+    """Return the bytes of this process and its children; shared memory counts for each process."""
     me, total = str(os.getpid()), 0
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
-            facts = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        except OSError:  # it has ended meanwhile
+            fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        except OSError:  # The process has ended.
             continue
-        if me in (facts["Pid"].strip(), facts["PPid"].strip()):
-            total += int(facts.get("VmRSS", "0 kB").split()[0]) * 1024
+        if me in (fields["Pid"].strip(), fields["PPid"].strip()):
+            total += int(fields.get("VmRSS", "0 kB").split()[0]) * 1024
     return total
 
 
-def product_rate(seconds: float) -> float:
-    """Operations per second of one large float32 matrix product in TensorFlow."""
+def matmul_rate(seconds: float, dim: int = 4096) -> float:
+    """Return TensorFlow's operations per second in products of float32 matrices (dim, dim)."""
     import tensorflow as tf
 
-    a = tf.random.normal((PRODUCT_DIM, PRODUCT_DIM))
-    b = tf.random.normal((PRODUCT_DIM, PRODUCT_DIM))
+    a = tf.random.normal((dim, dim))
+    b = tf.random.normal((dim, dim))
     tf.matmul(a, b).numpy()
     n, started = 0, time.perf_counter()
     while time.perf_counter() - started < seconds:
         tf.matmul(a, b)[0, 0].numpy()
         n += 1
-    return 2 * PRODUCT_DIM**3 * n / (time.perf_counter() - started)
+    return 2 * dim**3 * n / (time.perf_counter() - started)
 
 
 def _field(path: str, name: str) -> str | None:
-    """The first `name : value` line of a file as Linux's /proc has them."""
+    """Return the value of the first line `name : value` of a file in Linux's /proc."""
     if not Path(path).exists():
         return None
     for line in Path(path).read_text().splitlines():

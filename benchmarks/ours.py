@@ -1,31 +1,35 @@
-"""elmolib, run as its users run it: `python -m benchmarks.ours TASK SETTINGS`, see `Program`."""
+"""Tasks that run elmolib as its users do; `Program` starts them."""
 
 from __future__ import annotations
 
 import json
-import sys
 import time
+from itertools import islice
 from pathlib import Path
 from threading import Event, Thread
 
 import numpy as np
+from threadpoolctl import threadpool_info
 
-from benchmarks.machine import family_memory, forget_peak_memory, memory, peak_memory, product_rate
-from benchmarks.program import Orders
+from benchmarks import machine
+from benchmarks.machine import family_memory, forget_peak_memory, memory, peak_memory
+from benchmarks.program import Requests, run
+from elmolib.formats.names import hdf5_arrays, weight_shapes
+from elmolib.formats.options import architecture_from_options
 
-# --- Training
+# Modules that load Keras are imported within functions, so tasks without Keras start faster.
 
 
-def train(settings: dict, orders: Orders) -> None:
-    """Train, as many steps as are ordered at a time."""
+def train(settings: dict, requests: Requests) -> None:
+    """Train, and answer each request with the time of the requested number of steps."""
     import keras
 
-    from elmolib.corpus import prepare_corpus
-    from elmolib.parameters import Parameters
-    from elmolib.training import Training
+    from elmolib.corpus.prepare import prepare_corpus
+    from elmolib.settings.parameters import Parameters
+    from elmolib.training.loop import Training
 
     class Rounds(keras.callbacks.Callback):
-        """Takes the time of as many steps as are ordered."""
+        """Callback that answers each request with the time of the requested number of steps."""
 
         def on_train_begin(self, logs=None) -> None:
             self._wait()
@@ -38,23 +42,23 @@ def train(settings: dict, orders: Orders) -> None:
             self.steps_left -= 1
             if self.steps_left == 0:
                 seconds = time.perf_counter() - self.started
-                orders.answer(seconds=seconds, memory=memory(), peak_memory=peak_memory())
+                requests.answer(seconds=seconds, memory=memory(), peak_memory=peak_memory())
                 self._wait()
 
         def _wait(self) -> None:
-            self.steps_left = orders.next()["steps"]
-            # One step is not counted, for it comes after a pause, in which its batch was made.
+            self.steps_left = requests.next()["steps"]
+            # The first step is not timed, because its batch was made before the request.
             self.uncounted = True
 
     parameters = Parameters.from_mapping(settings["parameters"])
     training = Training(parameters, prepare_corpus(parameters))
-    orders.next()
-    orders.answer(**_facts(training))
+    requests.next()
+    requests.answer(**_batch_sizes(training))
     training.run([Rounds()])
 
 
-def _facts(training) -> dict:
-    """What the first batches hold, on average."""
+def _batch_sizes(training) -> dict:
+    """Return the mean number of words, word width and number of positions of five batches."""
     batches = [training.batches[step] for step in range(5)]
     return {
         "vocabulary": len(training.corpus.vocabulary),
@@ -65,45 +69,50 @@ def _facts(training) -> dict:
 
 
 def _mean_columns(groups: tuple[np.ndarray, ...]) -> float:
-    """Columns of characters per word, over groups of different width."""
+    """Return the mean width of a word in characters; the words of a group have equal width."""
     return sum(group.size for group in groups) / sum(map(len, groups))
 
 
-def one_step(settings: dict, orders: Orders) -> None:
-    """Take the training step that bilm-tf took, from the same weights with the same samples."""
-    from elmolib.adagrad import Adagrad
-    from elmolib.bilm import BiLM
-    from elmolib.options import BiLMOptions
-    from elmolib.training_step import TrainingStep
+def one_step(settings: dict, requests: Requests) -> None:
+    """Repeat a training step of bilm-tf with the same weights, batch and sampled words."""
+    from elmolib.model.bilm import BiLM
+    from elmolib.training.adagrad import Adagrad
+    from elmolib.training.step import TrainingStep
 
-    options = BiLMOptions.from_json(settings["options"])
+    options = settings["options"]
+    architecture, size = architecture_from_options(options), options["n_tokens_vocab"]
     with np.load(settings["theirs"], allow_pickle=False) as file:
         theirs = dict(file)
+    stored, shapes = (of(architecture, size) for of in (hdf5_arrays, weight_shapes))
     before = {
-        name.removeprefix("before/"): array
-        for name, array in theirs.items()
-        if name.startswith("before/")
+        name: theirs[f"before/{array.name}"].reshape(shapes[name]) for name, array in stored.items()
     }
-    bilm = BiLM.from_arrays(options, before)
-    optimizer = Adagrad(bilm.named_variables(), settings["options"]["learning_rate"], 1.0)
-    step = TrainingStep(bilm, optimizer, settings["options"]["all_clip_norm_val"])
-    batch = batch_of(theirs, options.widest_filter)
-    result = step(batch, bilm.initial_state(batch.words.shape[1]), 0)
-    orders.next()
-    np.savez(
-        settings["written"],
-        losses=np.asarray(result.losses),
-        **{f"after/{name}": np.asarray(v.value) for name, v in bilm.named_variables().items()},
-    )
-    orders.answer(written=settings["written"])
+    bilm = BiLM.from_arrays(architecture, before)
+    optimizer = Adagrad(bilm.weights_by_name(), options["learning_rate"], 1.0)
+    step = TrainingStep(bilm, optimizer, options["all_clip_norm_val"])
+    batch = batch_of(theirs, architecture.widest_filter)
+    result = step(batch, bilm.initial_state(batch.words.shape[2]), 0)
+    requests.next()
+    after = {
+        f"after/{stored[name].name}": array.reshape(stored[name].shape)
+        for name, array in bilm.arrays().items()
+    }
+    np.savez(settings["written"], losses=np.asarray(result.losses), **after)
+    requests.answer(written=settings["written"])
 
 
 def batch_of(theirs: dict[str, np.ndarray], widest_filter: int):
-    """Make our form of a batch out of bilm-tf's, every word once, grouped and trimmed."""
-    from elmolib.batches import Batch, group_by_length
+    """Convert a batch of bilm-tf to elmolib's form: distinct words, grouped by length."""
+    from elmolib.text.characters import group_by_length
+    from elmolib.training.batches import Batch
 
-    spelled, targets, negatives = (theirs[key] for key in ("characters", "targets", "negatives"))
-    distinct, words = np.unique(spelled.reshape(-1, spelled.shape[-1]), axis=0, return_inverse=True)
+    characters, targets, expected_targets = (
+        np.swapaxes(theirs[key], 1, 2) for key in ("characters", "targets", "expected_targets")
+    )  # (2, time, batch, ...)
+    negatives = theirs["negatives"]
+    distinct, words = np.unique(
+        characters.reshape(-1, characters.shape[-1]), axis=0, return_inverse=True
+    )
     rows, places = np.unique(
         np.concatenate([targets.ravel(), negatives.ravel()]), return_inverse=True
     )
@@ -115,63 +124,68 @@ def batch_of(theirs: dict[str, np.ndarray], widest_filter: int):
         targets=places[: targets.size].reshape(targets.shape).astype(np.int32),
         weights=np.ones(targets.shape[1:], np.float32),
         negatives=places[targets.size :].reshape(negatives.shape).astype(np.int32),
-        log_expected_targets=np.log(theirs["expected_targets"]),
+        log_expected_targets=np.log(expected_targets),
         log_expected_negatives=np.log(theirs["expected_negatives"]),
     )
 
 
-# --- Prediction
-
-
-def predict(settings: dict, orders: Orders) -> None:
-    """Embed sentences; the words known from an earlier round are forgotten where ordered."""
+def predict(settings: dict, requests: Requests) -> None:
+    """Embed sentences; clear the word cache first if the request says so."""
     from elmolib import ElmoEmbedder
+    from elmolib.embedding.encoder import SentenceEncoder
+    from elmolib.embedding.words import Remembered, WordVectors
 
-    encoder = ElmoEmbedder(settings["folder"]).encoder
-    sentences = json.loads(Path(settings["sentences"]).read_text())
+    options = {name: settings[name] for name in ("runtime", "precision") if name in settings}
+    if "precision" in settings:
+        options["calibrate"] = json.loads(Path(settings["calibrate"]).read_text())
+    encoder = ElmoEmbedder(settings["folder"], **options).encoder
+    if settings.get("remembers"):
+        # `remember` would store a file beside the model, and the other programs would use it too.
+        words = json.loads(Path(settings["frequent"]).read_text())
+        vectors = WordVectors(encoder.runtime, 0).of(words)
+        encoder = SentenceEncoder(encoder.runtime, remembered=Remembered(words, vectors, ""))
     size = settings["batch_size"]
     while True:
-        order = orders.next()
-        if "written" in order:
-            np.savez(order["written"], *encoder.encode(sentences[:size], size))
-            orders.answer(peak_memory=peak_memory())
+        request = requests.next()
+        sentences = json.loads(Path(request["sentences"]).read_text())
+        if "written" in request:
+            np.savez(request["written"], *encoder.encode(sentences[:size], size))
+            requests.answer(peak_memory=peak_memory())
             continue
-        if order["forget"]:
+        if request["forget"]:
             encoder.forget_words()
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), time.process_time()
         encoder.encode(sentences, size)
-        orders.answer(seconds=time.perf_counter() - started, peak_memory=peak_memory())
+        requests.answer(
+            seconds=time.perf_counter() - started,
+            cpu_seconds=time.process_time() - cpu_started,
+            peak_memory=peak_memory(),
+            blas=[library.get("architecture") for library in threadpool_info()],
+        )
 
 
-# --- Scoring, preparing
-
-
-def evaluate(settings: dict, orders: Orders) -> None:
-    """Score the beginning of the text with a model that has learnt nothing."""
-    from itertools import islice
-
-    from elmolib.bilm import BiLM
-    from elmolib.corpus import prepare_corpus
-    from elmolib.parameters import Parameters
-    from elmolib.scoring import evaluate, windows_of_split
+def evaluate(settings: dict, requests: Requests) -> None:
+    """Score the beginning of the text with an untrained model."""
+    from elmolib.corpus.prepare import prepare_corpus
+    from elmolib.model.bilm import BiLM
+    from elmolib.scoring.perplexity import Scorer
+    from elmolib.scoring.windows import windows_of_split
+    from elmolib.settings.parameters import Parameters
 
     parameters = Parameters.from_mapping(settings["parameters"])
     corpus = prepare_corpus(parameters)
-    size = len(corpus.vocabulary)
-    bilm = BiLM(parameters.options, size)
-    windows = list(
-        islice(
-            windows_of_split(corpus.train, corpus.lexicon, size, parameters.options),
-            settings["windows"],
-        )
-    )
-    orders.next()
+    architecture, size = parameters.architecture, len(corpus.vocabulary)
+    bilm = BiLM(architecture, size)
+    windows = windows_of_split(corpus.train, corpus, architecture)
+    first = list(islice(windows, settings["windows"]))
+    requests.next()
     forget_peak_memory()
     before = memory()
-    evaluate(bilm, windows[:1])
+    scorer = Scorer(bilm)
+    scorer.perplexity(first[:1])
     started = time.perf_counter()
-    result = evaluate(bilm, windows)
-    orders.answer(
+    result = scorer.perplexity(first)
+    requests.answer(
         seconds=time.perf_counter() - started,
         targets=result.n_targets,
         memory_before=before,
@@ -179,10 +193,10 @@ def evaluate(settings: dict, orders: Orders) -> None:
     )
 
 
-def prepare(settings: dict, orders: Orders) -> None:
-    """Prepare a corpus, and see how much memory all processes take together."""
-    from elmolib.corpus import prepare_corpus
-    from elmolib.parameters import Parameters
+def prepare(settings: dict, requests: Requests) -> None:
+    """Prepare a corpus, and measure the peak memory of all processes together."""
+    from elmolib.corpus.prepare import prepare_corpus
+    from elmolib.settings.parameters import Parameters
 
     parameters = Parameters.from_mapping(settings["parameters"])
     done, largest = Event(), [0]
@@ -191,7 +205,7 @@ def prepare(settings: dict, orders: Orders) -> None:
         while not done.wait(0.05):
             largest[0] = max(largest[0], family_memory())
 
-    orders.next()
+    requests.next()
     watcher = Thread(target=watch)
     watcher.start()
     started = time.perf_counter()
@@ -201,7 +215,7 @@ def prepare(settings: dict, orders: Orders) -> None:
     watcher.join()
     started = time.perf_counter()
     prepare_corpus(parameters)
-    orders.answer(
+    requests.answer(
         seconds=seconds,
         seconds_when_prepared=time.perf_counter() - started,
         peak_memory=largest[0],
@@ -210,32 +224,23 @@ def prepare(settings: dict, orders: Orders) -> None:
     )
 
 
-# --- The machine
-
-
-def product(settings: dict, orders: Orders) -> None:
-    """Find out what the machine can do at best, whenever ordered."""
+def matmul(settings: dict, requests: Requests) -> None:
+    """Measure the speed of large matrix products, once per request."""
     while True:
-        orders.answer(rate=product_rate(orders.next()["seconds"]))
+        requests.answer(rate=machine.matmul_rate(**requests.next()))
 
 
-def bare(settings: dict, orders: Orders) -> None:
-    """Import TensorFlow."""
+def bare(settings: dict, requests: Requests) -> None:
+    """Import TensorFlow and do nothing else."""
     import tensorflow  # noqa: F401
 
-    orders.next()
-    orders.answer(peak_memory=peak_memory())
+    while True:
+        requests.next()
+        requests.answer(peak_memory=peak_memory())
 
-
-TASKS = {
-    "train": train,
-    "one_step": one_step,
-    "predict": predict,
-    "evaluate": evaluate,
-    "prepare": prepare,
-    "product": product,
-    "bare": bare,
-}
 
 if __name__ == "__main__":
-    TASKS[sys.argv[1]](json.loads(sys.argv[2]), Orders())
+    run(
+        *(train, one_step, predict, evaluate, prepare, matmul, bare),
+        preload=("elmolib.training.loop", "elmolib.corpus.prepare", "elmolib.scoring.perplexity"),
+    )

@@ -1,6 +1,6 @@
-"""The programs of others, run as their users run them: bilm-tf and simple-elmo.
+"""Tasks that run bilm-tf and simple-elmo as their users do; `Program` starts them.
 
-`python -m benchmarks.peers TASK SETTINGS`, started by `Program`. Nothing of elmolib is used here.
+This module does not import elmolib.
 """
 
 from __future__ import annotations
@@ -17,56 +17,52 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.machine import peak_memory
-from benchmarks.program import Orders
+from benchmarks.program import Requests, run
 
 NEEDED = ("bilm", "simple_elmo", "tf_keras")
 
 
 def missing() -> list[str]:
-    """Packages of the extra `peers` that are not installed."""
+    """Return the packages of the extra `peers` that are not installed."""
     return [name for name in NEEDED if not find_spec(name)]
 
 
 def use_tensorflow_1() -> None:
-    """Let `import tensorflow` give what TensorFlow 1 was, which bilm-tf was written for."""
-    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    """Make `import tensorflow` return the API of TensorFlow 1, which bilm-tf was written for."""
     import tensorflow.compat.v1 as tf
 
     tf.disable_v2_behavior()
     sys.modules["tensorflow"] = tf
 
 
-# --- Training with bilm-tf
-
-
-def train(settings: dict, orders: Orders) -> None:
-    """Run bilm-tf's own training program, its batches handed out as ordered."""
+def train(settings: dict, requests: Requests) -> None:
+    """Run bilm-tf's own training program on as many batches as are requested."""
     use_tensorflow_1()
     from bilm.training import train
 
-    data = _OrderedBatches(_training_data(settings), orders)
+    data = _RequestedBatches(_training_data(settings), requests)
     train(settings["options"], data, 1, settings["folder"], settings["folder"])
 
 
-class _OrderedBatches:
-    """bilm-tf's data set, which takes the time of as many steps as are ordered."""
+class _RequestedBatches:
+    """Dataset for bilm-tf that answers each request with the time of the requested steps."""
 
-    def __init__(self, data, orders: Orders) -> None:
+    def __init__(self, data, requests: Requests) -> None:
         self._data = data
-        self._orders = orders
+        self._requests = requests
 
     def iter_batches(self, batch_size: int, unroll_steps: int) -> Iterator[dict]:
         batches = self._data.iter_batches(batch_size, unroll_steps)
         while True:
-            n_steps = self._orders.next()["steps"]
-            # One step is not counted, for it comes after a pause.
+            n_steps = self._requests.next()["steps"]
+            # Do not count the first step: its time would include the pause between requests.
             yield next(batches)
             started = time.perf_counter()
             for _ in range(n_steps):
                 yield next(batches)
-            # Their program asks for the next batch once the last step is done.
+            # bilm-tf asks for the next batch only when the previous step is done.
             seconds = time.perf_counter() - started
-            self._orders.answer(seconds=seconds, peak_memory=peak_memory())
+            self._requests.answer(seconds=seconds, peak_memory=peak_memory())
 
 
 def _training_data(settings: dict):
@@ -77,8 +73,8 @@ def _training_data(settings: dict):
     return BidirectionalLMDataset(settings["text"], vocabulary, shuffle_on_load=True)
 
 
-def one_step(settings: dict, orders: Orders) -> None:
-    """Take one training step without dropout and write down all that went in and came out."""
+def one_step(settings: dict, requests: Requests) -> None:
+    """Take one training step without dropout, and write its inputs and outputs to a file."""
     use_tensorflow_1()
     import tensorflow as tf
     from bilm.training import LanguageModel, average_gradients, clip_grads
@@ -107,7 +103,7 @@ def one_step(settings: dict, orders: Orders) -> None:
         before = session.run(variables)
         losses, drawn, _ = session.run([model.individual_losses, samplers, update], feed)
         after = session.run(variables)
-    orders.next()
+    requests.next()
     np.savez(
         settings["written"],
         losses=losses,
@@ -118,7 +114,7 @@ def one_step(settings: dict, orders: Orders) -> None:
         expected_targets=np.stack([counts.reshape(size) for _, counts, _ in drawn]),
         expected_negatives=np.stack([counts for _, _, counts in drawn]),
     )
-    orders.answer(written=settings["written"])
+    requests.answer(written=settings["written"])
 
 
 def _is_fed(model, name: str) -> bool:
@@ -133,7 +129,7 @@ def _by_direction(batch: dict) -> dict[str, np.ndarray]:
 
 
 def _published_name(name: str) -> str:
-    """The name under which weight files hold a variable of bilm-tf's training graph."""
+    """Return the name in weight files, given the name in bilm-tf's training graph."""
     name = name.removeprefix("lm/").removesuffix(":0")
     name = re.sub(
         r"rnn/multi_rnn_cell/cell_(\d+)/lstm_cell", r"RNN/MultiRNNCell/Cell\1/LSTMCell", name
@@ -143,10 +139,7 @@ def _published_name(name: str) -> str:
     return name
 
 
-# --- Prediction
-
-
-def predict_bilm(settings: dict, orders: Orders) -> None:
+def predict_bilm(settings: dict, requests: Requests) -> None:
     """Embed sentences with bilm-tf."""
     use_tensorflow_1()
     import tensorflow as tf
@@ -170,60 +163,53 @@ def predict_bilm(settings: dict, orders: Orders) -> None:
             session.run(vectors, {characters: batcher.batch_sentences(batch)}) for batch in batches
         ]
 
-    _embed_as_ordered(embed, settings, orders)
+    _embed_on_request(embed, settings, requests)
 
 
-def predict_simple(settings: dict, orders: Orders) -> None:
+def predict_simple(settings: dict, requests: Requests) -> None:
     """Embed sentences with simple-elmo."""
-    os.environ["TF_USE_LEGACY_KERAS"] = "1"
     import tensorflow as tf
     from simple_elmo import ElmoModel
 
     size = settings["batch_size"]
     model = ElmoModel()
     model.load(settings["folder"], max_batch_size=size, limit=None)
-    # Given a session, the package neither builds its last operations nor loads the weights again.
+    # simple-elmo loads the weights in each call unless the caller gives it a session.
     session = tf.compat.v1.Session()
-    first_call = {"warmup": False, "layers": "all"}
-    model.get_elmo_vectors([["."]], **first_call)
+    arguments = {"warmup": False, "layers": "all"}
+    model.get_elmo_vectors([["."]], **arguments)
     with session.as_default():
         session.run(tf.compat.v1.global_variables_initializer())
 
     def embed(sentences: list[list[str]]) -> list[np.ndarray]:
-        vectors = model.get_elmo_vectors(sentences, session=session, **first_call)
+        vectors = model.get_elmo_vectors(sentences, session=session, **arguments)
         return list(_batches(vectors, size))
 
-    _embed_as_ordered(embed, settings, orders)
+    _embed_on_request(embed, settings, requests)
 
 
-def _batches(things, size: int) -> Iterator:
-    for first in range(0, len(things), size):
-        yield things[first : first + size]
+def _batches(items, size: int) -> Iterator:
+    for first in range(0, len(items), size):
+        yield items[first : first + size]
 
 
-def _embed_as_ordered(embed, settings: dict, orders: Orders) -> None:
-    sentences = json.loads(Path(settings["sentences"]).read_text())
+def _embed_on_request(embed, settings: dict, requests: Requests) -> None:
     while True:
-        order = orders.next()
-        if "written" in order:
-            # Peers carry their state on, so only the first batch ever begins from zero.
+        request = requests.next()
+        sentences = json.loads(Path(request["sentences"]).read_text())
+        if "written" in request:
+            # Both programs keep the LSTM state, so only the first batch starts from zeros.
             first = sentences[: settings["batch_size"]]
             (vectors,) = embed(first)
             arrays = [vectors[k, :, : len(words)] for k, words in enumerate(first)]
-            np.savez(order["written"], *arrays)
-            orders.answer(peak_memory=peak_memory())
+            np.savez(request["written"], *arrays)
+            requests.answer(peak_memory=peak_memory())
         else:
             started = time.perf_counter()
             embed(sentences)
-            orders.answer(seconds=time.perf_counter() - started, peak_memory=peak_memory())
+            requests.answer(seconds=time.perf_counter() - started, peak_memory=peak_memory())
 
-
-TASKS = {
-    "train": train,
-    "one_step": one_step,
-    "predict_bilm": predict_bilm,
-    "predict_simple": predict_simple,
-}
 
 if __name__ == "__main__":
-    TASKS[sys.argv[1]](json.loads(sys.argv[2]), Orders())
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    run(train, one_step, predict_bilm, predict_simple)

@@ -1,4 +1,4 @@
-"""From text files to a prepared corpus: speed and memory."""
+"""Speed and memory of preparing a corpus from text files."""
 
 from __future__ import annotations
 
@@ -6,63 +6,55 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from benchmarks.program import Program
-from benchmarks.setting import Setting
-from elmolib import wikipedia
+from benchmarks.workspace import Workspace
+from elmolib.corpus import wikipedia
 
-PLACE = "\x00"
-"""Stands in the text where the number of the copy goes."""
+_COPY = "\x00"
+"""Placeholder in a copied text for the number of the copy."""
 
 
-def measure(setting: Setting, megabytes: int, tokenized: bool) -> dict:
-    """Measure MB/s and the memory of all processes together.
+def measure(workspace: Workspace, megabytes: float, tokenized: bool) -> dict:
+    """Measure megabytes prepared per second, and the peak memory of all processes together.
 
     Args:
-        setting: where the text is.
-        megabytes: how much text.
-        tokenized: whether it is; otherwise sentences and words are to be found.
+        workspace: the workspace, which provides the text.
+        megabytes: the size of the text.
+        tokenized: use tokenized text; otherwise preparation must also find sentences and words.
     """
-    folder = setting.folder("preparation")
-    text = folder / "text.txt"
-    raw = folder / "raw.txt"
-    if tokenized:
-        source = setting.text
-    else:
-        source = raw
-        wikipedia.write_text(raw)
+    folder = workspace.folder("preparation")
+    text, source = folder / "text.txt", workspace.text
+    if not tokenized:
+        source = folder / "raw.txt"
+        source.write_text(wikipedia.excerpt(), encoding="utf-8", newline="\n")
     write_large_text(source, text, int(megabytes * 1e6))
-    parameters = setting.recipe("small") | {
+    parameters = workspace.parameters("small") | {
         "text": str(text),
         "tokenized": tokenized,
         "unicode_form": None if tokenized else "NFC",
-        "corpus_dir": setting.new_folder(),
-        "run_dir": setting.new_folder(),
+        "corpus_dir": workspace.new_folder(),
+        "run_dir": workspace.new_folder(),
     }
-    with Program("ours", "prepare", {"parameters": parameters}, folder) as program:
+    with workspace.program("ours", "prepare", {"parameters": parameters}) as program:
         answer = program.ask()
     size = text.stat().st_size
     text.unlink()
-    return {
-        "tokenized": tokenized,
-        "bytes": size,
-        "megabytes_per_second": size / 1e6 / answer["seconds"],
-        **answer,
-    }
+    speed = size / 1e6 / answer["seconds"]
+    return {"tokenized": tokenized, "bytes": size, "megabytes_per_second": speed, **answer}
 
 
 def write_large_text(source: Path, target: Path, size: int) -> None:
-    """Copy a text over and over until it is large, with new words in every copy.
+    """Repeat a text until the target has `size` bytes, with new words in every copy.
 
-    Words that are rare get the number of the copy, for a text that only repeats itself would have
-    a lexicon that stops growing.
+    Words that occur once get the copy's number as a suffix, because in a real text, unlike in plain
+    copies, the number of distinct words grows with the text.
     """
     text = source.read_text(encoding="utf-8")
     counts = Counter(text.split())
     copy = re.sub(
-        r"[^\W\d_]{4,}", lambda m: m[0] + PLACE if counts[m[0]] == 1 else m[0], text
-    ).replace("<UNK>", f"unknown{PLACE}")
-    with target.open("w", encoding="utf-8", newline="\n") as stream:
+        r"[^\W\d_]{4,}", lambda m: m[0] + _COPY if counts[m[0]] == 1 else m[0], text
+    ).replace("<UNK>", f"unknown{_COPY}")
+    with target.open("w", encoding="utf-8", newline="\n") as file:
         number = 0
-        while stream.tell() < size:
-            stream.write(copy.replace(PLACE, str(number) if number else ""))
+        while file.tell() < size:
+            file.write(copy.replace(_COPY, str(number) if number else ""))
             number += 1

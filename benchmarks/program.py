@@ -1,15 +1,17 @@
-"""Measured programs run in processes of their own and take orders, one line of JSON each.
+"""Run each measured program in its own process, which answers requests as lines of JSON.
 
-So every program has its own TensorFlow, and two of them can be measured in turns.
+So each program can use its own version of TensorFlow, and programs can be measured in turns.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -23,96 +25,171 @@ ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": str(N_THREADS),
     "TF_CPP_MIN_LOG_LEVEL": "2",
 }
-"""The same for everybody. TensorFlow sees by itself that there are so many cores."""
+"""Environment variables of every program. TensorFlow itself chooses its number of threads."""
+
+FORK = "fork"
 
 
 class ProgramFailed(Exception):
     """A measured program ended without an answer."""
 
 
-class Orders:
-    """The side of the program that is measured."""
+class Requests:
+    """The requests that a measured program receives and answers."""
 
     def __init__(self) -> None:
-        # Peers print as they go; that belongs into the log, not between the answers.
+        # bilm-tf prints to standard output, which must not mix with the answers.
         self._answers = os.fdopen(os.dup(1), "w", buffering=1)
         os.dup2(2, 1)
 
     def next(self) -> dict:
-        """Wait for an order. When there are no more, the program ends here."""
+        """Wait for the next request and return it; after the last request, end the program."""
         line = sys.stdin.readline()
         if not line:
-            self._answers.close()
-            # Peers' exits would first write checkpoints that nobody wants.
+            # Exit at once, because bilm-tf would otherwise write checkpoints that nobody needs.
             os._exit(0)
         return json.loads(line)
 
-    def answer(self, **facts) -> None:
-        """Answer the order."""
-        self._answers.write(json.dumps(facts) + "\n")
+    def answer(self, **values) -> None:
+        """Answer the latest request."""
+        self._answers.write(json.dumps(values) + "\n")
+
+
+def run(*functions: Callable[[dict, Requests], None], preload: Sequence[str] = ()) -> None:
+    """Run the task that the first request names; see `Program` and `ForkServer`.
+
+    Args:
+        *functions: the tasks.
+        preload: modules to import before forking.
+    """
+    tasks = {function.__name__: function for function in functions}
+    if FORK in sys.argv:
+        for name in ("tensorflow", *preload):
+            import_module(name)
+        _fork_for_each_connection()
+    requests = Requests()
+    first = requests.next()
+    tasks[first["task"]](first["settings"], requests)
+
+
+def _fork_for_each_connection() -> None:
+    """Fork for each socket received on standard input; return in the forks, never in the parent."""
+    control = socket.socket(fileno=os.dup(0))
+    while True:
+        message, descriptors, *_ = socket.recv_fds(control, 1, 1)
+        if not message:
+            os._exit(0)
+        (connection,) = descriptors
+        if os.fork() == 0:
+            control.close()
+            os.dup2(connection, 0)
+            os.dup2(connection, 1)
+            os.close(connection)
+            return
+        os.close(connection)
 
 
 class Program:
-    """The side that measures.
+    """Start a measured program and send it requests; use it in a `with` block.
 
     Args:
-        module: of this package, to be run.
-        task: which of the module's tasks.
-        settings: what the task needs to know, as JSON can hold it.
-        folder: where everything that the program prints is added to a file.
+        module: the module of this package to run.
+        task: one of the module's tasks.
+        settings: the arguments of the task, in types that JSON supports.
+        log: the file to which everything the program prints is appended.
+        server: process of the same module to fork from, or None to start Python.
     """
 
-    def __init__(self, module: str, task: str, settings: dict, folder: Path) -> None:
+    def __init__(
+        self, module: str, task: str, settings: dict, log: Path, server: ForkServer | None = None
+    ) -> None:
         self._name = f"benchmarks.{module} {task}"
-        self._log = folder / f"{module}_{task}.txt"
-        self._process = start(
-            ["-m", f"benchmarks.{module}", task, json.dumps(settings)],
-            self._log,
-            stdin=subprocess.PIPE,
-        )
+        self._process: subprocess.Popen | None = None
+        if server is None:
+            self._log = log
+            self._process = _start(module, log, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            self._requests, self._answers = self._process.stdin, self._process.stdout
+        else:
+            self._log = server.log
+            with server.connect() as connection:
+                self._requests = connection.makefile("w")
+                self._answers = connection.makefile("r")
+        self._send({"task": task, "settings": settings})
 
-    def ask(self, **order) -> dict:
-        """Give an order and wait for its answer.
+    def ask(self, **request) -> dict:
+        """Send a request and wait for its answer.
 
         Raises:
-            ProgramFailed: the program ended instead.
+            ProgramFailed: the program ended without an answer.
         """
         try:
-            self._process.stdin.write(json.dumps(order) + "\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except BrokenPipeError:
+            self._send(request)
+            line = self._answers.readline()
+        except (BrokenPipeError, ConnectionResetError):
             line = ""
         if not line:
-            raise ProgramFailed(f"{self._name} ended early:\n{self._last_lines()}")
+            last = "\n".join(self._log.read_text().splitlines()[-20:])
+            raise ProgramFailed(f"{self._name} ended early:\n{last}")
         return json.loads(line)
 
-    def _last_lines(self) -> str:
-        return "\n".join(self._log.read_text().splitlines()[-20:])
+    def _send(self, request: dict) -> None:
+        self._requests.write(json.dumps(request) + "\n")
+        self._requests.flush()
 
     def __enter__(self) -> Program:
         return self
 
     def __exit__(self, *_: object) -> None:
         try:
-            self._process.stdin.close()
-            self._process.wait(60)
+            self._requests.close()
+            if self._process is not None:
+                self._process.wait(60)
         except (BrokenPipeError, subprocess.TimeoutExpired):
-            self._process.kill()
+            if self._process is not None:
+                self._process.kill()
+                self._process.wait()
         finally:
-            self._process.stdout.close()
-            self._process.wait()
+            self._answers.close()
 
 
-def start(arguments: Sequence[str], log: Path, **kwargs) -> subprocess.Popen:
-    """Start Python with the environment that all measured programs share."""
-    with log.open("a") as stream:
+class ForkServer:
+    """A process that imports TensorFlow once and then forks for each program, which saves seconds.
+
+    A user's program does not start as such a fork, so only `--quick` uses this class.
+
+    Args:
+        module: the module of this package whose tasks the forks run.
+        log: the file to which everything that the forks print is appended.
+    """
+
+    def __init__(self, module: str, log: Path) -> None:
+        self.log = log
+        self._control, theirs = socket.socketpair()
+        with theirs:
+            self._process = _start(module, log, FORK, stdin=theirs, stdout=subprocess.DEVNULL)
+
+    def connect(self) -> socket.socket:
+        """Fork, and return a socket connected to the new process's standard input and output."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            socket.send_fds(self._control, [b"\0"], [theirs.fileno()])
+        return ours
+
+    def __enter__(self) -> ForkServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._control.close()
+        self._process.wait()
+
+
+def _start(module: str, log: Path, *arguments: str, **streams) -> subprocess.Popen:
+    with log.open("a") as file:
         return subprocess.Popen(
-            [sys.executable, *arguments],
-            stdout=subprocess.PIPE,
-            stderr=stream,
+            [sys.executable, "-m", f"benchmarks.{module}", *arguments],
+            stderr=file,
             text=True,
             cwd=ROOT,
             env={**os.environ, **ENVIRONMENT},
-            **kwargs,
+            **streams,
         )

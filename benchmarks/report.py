@@ -1,4 +1,4 @@
-"""The figures as a table, as JSON and as plots."""
+"""Write the measured figures as JSON, as a table and as plots."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
-GIGA, MEGA = 1e9, 1e6
+MEGA = 1e6
 
 KEYS = {
     "train_small_ratio": ("train_small", "ratio"),
@@ -21,11 +21,11 @@ KEYS = {
     "product_rate_share": ("train_small", "product_rate_share"),
     "start_extra_s": ("start_small", "programs", "elmolib", "extra_seconds"),
 }
-"""Where the figures at the top level of the JSON stand in the parts."""
+"""Paths, within the measured parts, of the important figures at the top level of the JSON."""
 
 
 def results(parts: dict[str, dict], machine: dict, peers_missing: list[str]) -> dict:
-    """Put the figures that matter above the parts they come from, null where not measured."""
+    """Return the content of `results.json`; important figures that were not measured are None."""
     return {
         **{key: _found(parts, *path) for key, path in KEYS.items()},
         "machine": machine,
@@ -41,7 +41,7 @@ def _found(parts: dict, *path: str) -> float | None:
 
 
 def earlier_parts(path: Path) -> dict[str, dict]:
-    """Read the parts that were measured before, each with the machine that it was measured on."""
+    """Read the parts of an earlier run, each with the machine on which it was measured."""
     if not path.exists():
         return {}
     earlier = json.loads(path.read_text())
@@ -51,18 +51,22 @@ def earlier_parts(path: Path) -> dict[str, dict]:
 
 
 def write_json(results: dict, path: Path) -> None:
+    """Write results to a file that `earlier_parts` reads."""
     path.write_text(json.dumps(results, indent=1) + "\n")
 
 
-# --- The table
-
-
 def table(results: dict) -> str:
-    """Lay the figures out in lines of Markdown."""
-    rows = [
-        ("part", "program", "tokens/s", "time", "GFLOP/s", "share of product rate", "peak memory"),
-        *_rows(results["parts"]),
-    ]
+    """Return all figures as Markdown: the machines, a table, and a list of sentences."""
+    headings = (
+        "part",
+        "program",
+        "tokens/s",
+        "relative time",
+        "GFLOP/s",
+        "of matmul rate",
+        "memory",
+    )
+    rows = [headings, *_rows(results["parts"])]
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     lines = [
         "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |"
@@ -74,7 +78,7 @@ def table(results: dict) -> str:
 
 
 def _machines(parts: dict, machine: dict) -> Iterator[str]:
-    """Say where each part was measured, in one line if that was always the same machine."""
+    """Say on which machine each part was measured, in one line if all parts share one."""
     where: dict[str, list[str]] = {}
     for name, part in parts.items():
         where.setdefault(_described(part.get("machine", machine)), []).append(name)
@@ -84,17 +88,15 @@ def _machines(parts: dict, machine: dict) -> Iterator[str]:
 
 
 def _described(machine: dict) -> str:
-    facts = f"{machine['processor']}, {machine['cores_used']} cores"
+    described = f"{machine['processor']}, {machine['cores_used']} cores"
     if "product_gflops" in machine:
-        facts += f", {machine['product_gflops']:.0f} GFLOP/s in a large product"
-    when = f", on {machine['day']}" if "day" in machine else ""
-    return f"{facts}, TensorFlow {machine['tensorflow']}{when}"
+        described += f", large matmul {machine['product_gflops']:.0f} GFLOP/s"
+    day = f", {machine['day']}" if "day" in machine else ""
+    return f"{described}, TensorFlow {machine['tensorflow']}{day}"
 
 
 def _rows(parts: dict) -> Iterator[tuple[str, ...]]:
-    for name, part in parts.items():
-        if not name.startswith(("train", "predict")):
-            continue
+    for name, part in _compared(parts).items():
         ours = part["programs"]["elmolib"]["seconds"]
         for program, measured in part["programs"].items():
             gflops = measured.get("gflops")
@@ -109,56 +111,68 @@ def _rows(parts: dict) -> Iterator[tuple[str, ...]]:
             )
 
 
+def _compared(parts: dict) -> dict:
+    """Return the parts that measured several programs."""
+    return {n: part for n, part in parts.items() if n.startswith(("train", "predict"))}
+
+
 def _sentences(parts: dict) -> Iterator[str]:
     if part := parts.get("vocabulary"):
         small, large = part["sizes"][0], part["sizes"][-1]
         yield (
-            f"A training step with {large:,} words takes {part['ratio']:.2f} times one with "
-            f"{small:,}; memory grows by {part['memory_growth'] / MEGA:,.0f} MB (weights and "
-            f"accumulators: {part['weights_and_accumulators'] / MEGA:,.0f} MB)."
+            f"A training step with a vocabulary of {large:,} words takes {part['ratio']:.2f} times "
+            f"as long as with {small:,} words and needs {part['memory_growth'] / MEGA:,.0f} MB "
+            f"more memory (weights and accumulators: "
+            f"{part['weights_and_accumulators'] / MEGA:,.0f} MB)."
         )
     if part := parts.get("evaluation"):
+        memory = (part["peak_memory"] - part["memory_before"]) / MEGA
         yield (
-            f"Scoring by a full softmax of {part['vocabulary']:,} words: "
-            f"{part['tokens_per_second']:,.0f} words/s in at most "
-            f"{(part['peak_memory'] - part['memory_before']) / MEGA:,.0f} MB beside the model."
+            f"Scoring with the full softmax over {part['vocabulary']:,} words: "
+            f"{part['tokens_per_second']:,.0f} words/s, {memory:,.0f} MB of memory in addition to "
+            "the model."
         )
     for model in ("small", "original"):
         for program, found in parts.get(f"start_{model}", {}).get("programs", {}).items():
             if "extra_peak_memory" in found:
                 yield (
-                    f"{program}, {model}: first vector {found['extra_seconds']:.1f} s after a bare "
-                    f"import of TensorFlow, {found['extra_peak_memory'] / MEGA:,.0f} MB of memory "
+                    f"{program}, {model}: in addition to `import tensorflow`, "
+                    f"{found['extra_seconds']:.1f} s to the first vector and "
+                    f"{found['extra_peak_memory'] / MEGA:,.0f} MB of memory to embed a text "
                     f"({found['extra_peak_memory_of_weights']:.1f} times the weights)."
                 )
     for name, part in parts.items():
+        for runtime, found in part.get("runtimes", {}).items():
+            speeds = (
+                f"{what} {found[what]['rate']:,.0f} ({found[what]['ratio']:.2f}x)"
+                for what in found
+                if "words per" in what
+            )
+            kernels = ", ".join(filter(None, found["blas"]))
+            yield (
+                f"{runtime}, {name.removeprefix('runtimes_')}: {'; '.join(speeds)}; "
+                f"{found['peak_memory'] / MEGA:,.0f} MB; OpenBLAS for {kernels or 'no processor'}."
+            )
         if name.startswith("prepare"):
-            kind = "tokenised" if part["tokenized"] else "raw"
+            kind = "tokenized" if part["tokenized"] else "raw"
             yield (
                 f"Preparing {part['bytes'] / MEGA:,.0f} MB of {kind} text: "
-                f"{part['megabytes_per_second']:.1f} MB/s in {part['peak_memory'] / MEGA:,.0f} MB."
+                f"{part['megabytes_per_second']:.1f} MB/s, "
+                f"{part['peak_memory'] / MEGA:,.0f} MB of memory."
             )
 
 
-# --- The plots
-
-
 def plot_comparison(results: dict, path: Path) -> None:
-    """Draw tokens per second of all programs, one panel per part."""
-    parts = {
-        name: part
-        for name, part in results["parts"].items()
-        if name.startswith(("train", "predict"))
-    }
+    """Draw the tokens per second of all programs, one panel per part."""
+    parts = _compared(results["parts"])
     if not parts:
         return
     figure = Figure(figsize=(3.2 * len(parts), 2.4), layout="constrained")
-    for axes, (name, part) in zip(
-        figure.subplots(1, len(parts), squeeze=False)[0], parts.items(), strict=True
-    ):
+    all_axes = figure.subplots(1, len(parts), squeeze=False)[0]
+    for axes, (name, part) in zip(all_axes, parts.items(), strict=True):
         speeds = {n: p["tokens_per_second"] for n, p in part["programs"].items()}
-        # Sideways, the names of the programs never meet.
-        bars = axes.barh(list(speeds), list(speeds.values()), color=_colours(speeds))
+        # Beside horizontal bars, the names of the programs cannot overlap.
+        bars = axes.barh(list(speeds), list(speeds.values()), color=_colors(speeds))
         axes.bar_label(bars, fmt="{:,.0f}", padding=3)
         axes.set(title=name.replace("_", " "), xlabel="tokens per second", xticks=[])
         axes.margins(x=0.3)
@@ -167,30 +181,28 @@ def plot_comparison(results: dict, path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _colours(programs) -> list:
+def _colors(programs) -> list:
     palette = matplotlib.colormaps["tab10"]
     return [palette(0 if program.startswith("elmolib") else 7) for program in programs]
 
 
 def plot_growth(results: dict, path: Path) -> None:
-    """Draw how cost grows with vocabulary, batch, model and sentence length."""
+    """Draw how the cost grows with vocabulary, batch, model and sentence length."""
     part = results["parts"].get("growth")
     if part is None:
         return
     figure = Figure(figsize=(13, 3.4), layout="constrained")
-    panels = figure.subplots(1, 4)
-    drawn = {
-        "vocabulary": ("words in the softmax", "words", "seconds_per_step", "seconds per step"),
-        "batch": ("rows of a batch", "rows", "tokens_per_second", "tokens per second"),
-        "model": ("model", "names", "tokens_per_second", "tokens per second"),
-        "sentence": ("words of a sentence", "words", "tokens_per_second", "tokens per second"),
+    per_step, per_second = "seconds_per_step", "tokens_per_second"
+    panels = {
+        "vocabulary": ("training, small model", "vocabulary size", "words", per_step),
+        "batch": ("training, small model", "batch size", "rows", per_second),
+        "model": ("training", "model", "names", per_second),
+        "sentence": ("embedding, small model", "words per sentence", "words", per_second),
     }
-    titles = ("training, small", "training, small", "training", "embedding, small")
-    for axes, title, (name, (xlabel, x, y, ylabel)) in zip(
-        panels, titles, drawn.items(), strict=True
-    ):
+    all_axes = figure.subplots(1, len(panels))
+    for axes, (name, (title, label, x, y)) in zip(all_axes, panels.items(), strict=True):
         axes.plot(part[name][x], part[name][y], marker="o")
-        axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+        axes.set(title=title, xlabel=label, ylabel=y.replace("_", " "))
         if name == "model":
             axes.set_yscale("log")
         else:

@@ -1,4 +1,4 @@
-"""Measuring several programs in turns, so that a busy machine is equally unfair to all."""
+"""Measure several programs in turns, so that a busy machine slows all of them equally."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Callable, Mapping
 from statistics import median
 
 
-def in_turns(contestants: Mapping[str, Callable[[], dict]], n_rounds: int) -> dict[str, list[dict]]:
-    """Ask every contestant once per round. Returns the answers of each, in order."""
-    answers: dict[str, list[dict]] = {name: [] for name in contestants}
+def in_turns(programs: Mapping[str, Callable[[], dict]], n_rounds: int) -> dict[str, list[dict]]:
+    """Measure every program once per round; return each program's answers, one per round."""
+    answers: dict[str, list[dict]] = {name: [] for name in programs}
     for _ in range(n_rounds):
-        for name, measure in contestants.items():
+        for name, measure in programs.items():
             answers[name].append(measure())
     return answers
 
 
-def seconds(answers: list[dict], n: int = 1) -> dict:
-    """Sum up the rounds of one contestant.
+def summary(answers: list[dict], n: int = 1) -> dict:
+    """Summarize the rounds of one program.
 
     Args:
-        answers: with `seconds` and `peak_memory`.
-        n: steps or words per round; seconds are given for one.
+        answers: the program's answers, one per round, each with `seconds` and `peak_memory`.
+        n: steps or words in a round; the seconds are divided by it.
     """
     rounds = [answer["seconds"] / n for answer in answers]
     return {
@@ -32,7 +32,7 @@ def seconds(answers: list[dict], n: int = 1) -> dict:
 
 
 def ratio(slower: dict, faster: dict) -> dict[str, float]:
-    """How many times faster: by medians, and by the best rounds, which neighbours disturb least."""
+    """Divide the times of two programs: their medians and, less affected by load, their minima."""
     return {
         "ratio": slower["seconds"] / faster["seconds"],
         "ratio_of_best": slower["seconds_best"] / faster["seconds_best"],

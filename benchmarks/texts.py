@@ -1,4 +1,4 @@
-"""The text that is trained on and embedded: WikiText-2 if it is there, else a Wikipedia excerpt."""
+"""The text to train on and embed: WikiText-2 if its file exists, else a Wikipedia excerpt."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from elmolib import wikipedia
-from elmolib.text import Tokenizer
+from elmolib.corpus import wikipedia
+from elmolib.text.tokenizer import Tokenizer
 
 WIKITEXT = "lm/wikitext-2.zip"
 WIKITEXT_MEMBER = "wikitext-2/wiki.train.tokens"
 
-SHORTEST, LONGEST = 5, 40
-"""Words of the sentences that are embedded: about 21 on average."""
+MIN_WORDS, MAX_WORDS = 5, 40
+"""Bounds on the number of words of the sentences to embed; their mean is about 21 words."""
 
 
-def write_sentences(path: Path, data: Path | None, n_sentences: int | None = None) -> str:
+def write_sentences(path: Path, data: Path | None, max_sentences: int | None = None) -> str:
     """Write one sentence per line, its words separated by spaces.
 
     Args:
         path: the file to write.
-        data: folder that may hold `lm/wikitext-2.zip`.
-        n_sentences: at most so many, or None for all.
+        data: the folder that may contain `lm/wikitext-2.zip`.
+        max_sentences: the number of sentences to write, or None for all.
 
     Returns:
         the name of the text.
@@ -34,27 +34,27 @@ def write_sentences(path: Path, data: Path | None, n_sentences: int | None = Non
         name, sentences = "WikiText-2", _wikitext(archive)
     else:
         name, sentences = "Wikipedia excerpt", _wikipedia()
-    with path.open("w", encoding="utf-8", newline="\n") as stream:
-        stream.writelines(f"{line}\n" for line in itertools.islice(sentences, n_sentences))
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(f"{line}\n" for line in itertools.islice(sentences, max_sentences))
     return name
 
 
 def sentences_to_embed(path: Path, n: int) -> list[list[str]]:
-    """Return the first `n` sentences of ordinary length of a file of `write_sentences`."""
-    with path.open(encoding="utf-8") as stream:
-        sentences = (line.split() for line in stream)
-        ordinary = (words for words in sentences if SHORTEST <= len(words) <= LONGEST)
+    """Return the first `n` sentences of `MIN_WORDS` to `MAX_WORDS` words in the file."""
+    with path.open(encoding="utf-8") as file:
+        sentences = (line.split() for line in file)
+        ordinary = (words for words in sentences if MIN_WORDS <= len(words) <= MAX_WORDS)
         return list(itertools.islice(ordinary, n))
 
 
 def _wikitext(archive: Path) -> Iterator[str]:
-    """Sentences of the training part, headings left out."""
+    """Yield the sentences of WikiText-2's training part, without headings."""
     with zipfile.ZipFile(archive) as opened, opened.open(WIKITEXT_MEMBER) as member:
         yield from split_wikitext(io.TextIOWrapper(member, encoding="utf-8"))
 
 
 def split_wikitext(lines: Iterable[str]) -> Iterator[str]:
-    """Cut paragraphs of WikiText after each lone period."""
+    """Split paragraphs of WikiText after each period that is a word of its own."""
     for line in lines:
         line = line.strip().replace("<unk>", "<UNK>")
         if line and not (line.startswith("= ") and line.endswith(" =")):

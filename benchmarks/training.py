@@ -1,7 +1,8 @@
-"""Training steps of elmolib and bilm-tf in turns."""
+"""Training steps of elmolib and bilm-tf, measured in turns."""
 
 from __future__ import annotations
 
+import json
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -10,58 +11,56 @@ from statistics import median
 import numpy as np
 
 from benchmarks import agreement
-from benchmarks.program import Program
-from benchmarks.rounds import in_turns, ratio, seconds
-from benchmarks.setting import Setting
+from benchmarks.rounds import in_turns, ratio, summary
 from benchmarks.work import Work, work_of_step
-from elmolib.options import BiLMOptions
+from benchmarks.workspace import Workspace
+from elmolib.formats.options import options_of
+from elmolib.settings.architecture import Architecture
 
 OURS, THEIRS = "elmolib", "bilm-tf"
 
 
-def compare(setting: Setting, model: str, with_peers: bool = True, **changes) -> dict:
-    """Measure targets of one direction per second, the making of batches included.
+def compare(workspace: Workspace, model: str, with_peers: bool = True, **changes) -> dict:
+    """Measure words predicted per second by one direction, including the time to make batches.
 
     Args:
-        setting: the scale and the text.
-        model: a name of `MODELS`.
+        workspace: the workspace, which provides the scale and the text.
+        model: a name in `MODELS`.
         with_peers: measure bilm-tf too, if it is installed.
-        **changes: parameters of the recipe to change; they do not reach bilm-tf.
+        **changes: training parameters to change in elmolib; those of bilm-tf stay as they are.
     """
-    recipe = setting.recipe(model) | changes
-    folder = setting.folder(f"train_{model}")
-    found: dict = {"text": setting.text_name, "dimensions": setting.models[model].to_json()}
-    found |= {key: recipe[key] for key in ("batch_size", "unroll_steps", "n_negatives", "dropout")}
-    commands = {OURS: ("ours", {"parameters": {**recipe, "run_dir": setting.new_folder()}})}
-    if with_peers and not setting.peers_missing:
-        theirs = {
-            "options": bilm_options(setting, model),
-            "vocabulary": str(setting.vocabulary),
-            "text": str(setting.text),
-            "folder": str(folder),
-        }
-        commands[THEIRS] = ("peers", theirs)
-        found["largest_disagreement"] = check_step(folder, theirs)
+    parameters = workspace.parameters(model) | changes
+    architecture = workspace.models[model]
+    found: dict = {"text": workspace.text_name, "dimensions": options_of(architecture)}
+    found |= {
+        key: parameters[key] for key in ("batch_size", "unroll_steps", "n_negatives", "dropout")
+    }
+    ours = {"parameters": {**parameters, "run_dir": workspace.new_folder()}}
+    commands = {OURS: ("ours", "train", ours)}
+    if with_peers and not workspace.peers_missing:
+        theirs = bilm_settings(workspace, model)
+        commands[THEIRS] = ("peers", "train", theirs)
+        found["largest_disagreement"] = check_step(workspace, theirs)
     with ExitStack() as stack:
         programs = {
-            name: stack.enter_context(Program(module, "train", settings, folder))
-            for name, (module, settings) in commands.items()
+            name: stack.enter_context(workspace.program(*command))
+            for name, command in commands.items()
         }
-        machine = stack.enter_context(Program("ours", "product", {}, folder))
         found |= programs[OURS].ask()
-        steps = setting.steps(model)
+        steps = workspace.steps(model)
         for program in programs.values():
-            program.ask(steps=steps.warm)
+            program.ask(steps=steps.warmup)
         n_steps = {OURS: steps.ours, THEIRS: steps.theirs}
-        contestants = {
+        measured = {
             name: partial(program.ask, steps=n_steps[name]) for name, program in programs.items()
         }
-        contestants["product"] = partial(machine.ask, seconds=setting.product_seconds)
-        answers = in_turns(contestants, setting.rounds)
-    rate = median(answer["rate"] for answer in answers.pop("product"))
-    work = _work(found, recipe, setting.models[model])
+        measured["matmul"] = lambda: {"rate": workspace.matmul_rate()}
+        answers = in_turns(measured, workspace.rounds)
+    rate = median(answer["rate"] for answer in answers.pop("matmul"))
+    work = _work(found, architecture)
+    targets = parameters["batch_size"] * parameters["unroll_steps"]
     found["programs"] = {
-        name: _summary(seconds(answers[name], n_steps[name]), recipe, work[name])
+        name: _with_rates(summary(answers[name], n_steps[name]), targets, work[name])
         for name in answers
     }
     found["product_gflops"] = rate / 1e9
@@ -72,17 +71,16 @@ def compare(setting: Setting, model: str, with_peers: bool = True, **changes) ->
     return found
 
 
-def _work(found: dict, recipe: dict, options: BiLMOptions) -> dict[str, Work]:
-    slots, negatives = found["slots"], recipe["n_negatives"]
+def _work(found: dict, architecture: Architecture) -> dict[str, Work]:
+    slots, negatives = found["slots"], found["n_negatives"]
     return {
-        OURS: work_of_step(options, found["words"], found["columns"], slots, negatives),
-        # No word is shared, no column left out.
-        THEIRS: work_of_step(options, slots, options.max_characters, slots, negatives),
+        OURS: work_of_step(architecture, found["words"], found["columns"], slots, negatives),
+        # bilm-tf runs the character CNN on every occurrence of a word, including the padding.
+        THEIRS: work_of_step(architecture, slots, architecture.max_characters, slots, negatives),
     }
 
 
-def _summary(measured: dict, recipe: dict, work: Work) -> dict:
-    targets = recipe["batch_size"] * recipe["unroll_steps"]
+def _with_rates(measured: dict, targets: int, work: Work) -> dict:
     return {
         **measured,
         "tokens_per_second": targets / measured["seconds"],
@@ -91,39 +89,54 @@ def _summary(measured: dict, recipe: dict, work: Work) -> dict:
     }
 
 
-def check_step(folder: Path, theirs: dict) -> float:
-    """Require that a step of elmolib is the step that bilm-tf takes; see `agreement`."""
-    written = {name: str(folder / f"{name}.npz") for name in ("theirs", "ours")}
-    with Program("peers", "one_step", theirs | {"written": written["theirs"]}, folder) as program:
+def check_step(workspace: Workspace, theirs: dict) -> float:
+    """Require that elmolib takes the same training step as bilm-tf; see `agreement`.
+
+    Args:
+        workspace: the workspace, which stores the largest difference for each set of options.
+        theirs: the settings of bilm-tf, made by `bilm_settings`.
+    """
+    key = json.dumps(theirs["options"])
+    if key not in workspace.step_differences:
+        files = {name: workspace.folder("step") / f"{name}.npz" for name in ("theirs", "ours")}
+        settings = theirs | {"written": str(files["theirs"])}
+        with workspace.program("peers", "one_step", settings) as program:
+            program.ask()
+        our_step(workspace, theirs["options"], files["theirs"], files["ours"])
+        with np.load(files["theirs"]) as a, np.load(files["ours"]) as b:
+            difference = agreement.require_same_step(dict(a), dict(b))
+        workspace.step_differences[key] = difference
+    return workspace.step_differences[key]
+
+
+def our_step(workspace: Workspace, options: dict, theirs: Path, written: Path) -> None:
+    """Repeat the step in the file `theirs` with elmolib, and write the result to `written`."""
+    settings = {"options": options, "theirs": str(theirs), "written": str(written)}
+    with workspace.program("ours", "one_step", settings) as program:
         program.ask()
-    step_of_ours(theirs["options"], written["theirs"], written["ours"], folder)
-    with np.load(written["theirs"]) as a, np.load(written["ours"]) as b:
-        return agreement.require_same_step(dict(a), dict(b))
 
 
-def step_of_ours(options: dict, theirs: str, written: str, folder: Path) -> None:
-    """Let elmolib take the step that is described in the file `theirs`."""
-    settings = {"options": options, "theirs": theirs, "written": written}
-    with Program("ours", "one_step", settings, folder) as program:
-        program.ask()
-
-
-def bilm_options(setting: Setting, model: str) -> dict:
-    """The options of bilm-tf's training program."""
-    recipe = setting.recipe(model)
-    stored = setting.models[model].to_json()
-    # One less than for prediction, where 0 stands for positions without a word.
-    stored["char_cnn"]["n_characters"] = 261
-    return {
-        **stored,
+def bilm_settings(workspace: Workspace, model: str) -> dict:
+    """Return the settings of bilm-tf's training program."""
+    parameters = workspace.parameters(model)
+    options = options_of(workspace.models[model])
+    # bilm-tf trains with 261 character ids. It predicts with 262, where id 0 is padding.
+    options["char_cnn"]["n_characters"] = 261
+    options |= {
         "bidirectional": True,
-        "dropout": recipe["dropout"],
-        "learning_rate": recipe["learning_rate"],
-        "all_clip_norm_val": recipe["clip_norm"],
-        "n_epochs": recipe["epochs"],
-        "n_train_tokens": setting.n_targets,
-        "n_tokens_vocab": setting.vocabulary_size,
-        "batch_size": recipe["batch_size"],
-        "unroll_steps": recipe["unroll_steps"],
-        "n_negative_samples_batch": recipe["n_negatives"],
+        "dropout": parameters["dropout"],
+        "learning_rate": parameters["learning_rate"],
+        "all_clip_norm_val": parameters["clip_norm"],
+        "n_epochs": parameters["epochs"],
+        "n_train_tokens": workspace.n_targets,
+        "n_tokens_vocab": len(workspace.corpus.vocabulary),
+        "batch_size": parameters["batch_size"],
+        "unroll_steps": parameters["unroll_steps"],
+        "n_negative_samples_batch": parameters["n_negatives"],
+    }
+    return {
+        "options": options,
+        "vocabulary": str(workspace.corpus.path / "vocabulary.txt"),
+        "text": str(workspace.text),
+        "folder": str(workspace.folder(f"train_{model}")),
     }

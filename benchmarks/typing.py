@@ -1,11 +1,11 @@
-"""Measure how soon the heatmap follows the last key, in JupyterLab and Chromium on two cores.
+"""Measure the delay from the last key to the heatmap, in JupyterLab and Chromium on two cores.
 
     python -m benchmarks.typing
 
-A sentence of 15 words is typed to its end, as fast as a fast typist types. The clock starts with
-the last key and stops when the page holds the picture of the whole sentence: with the model of the
-package, with the tiny model while it trains, and when it has stopped. It needs the extra `browser`,
-the program chromium, and some five minutes.
+The last word of a sentence of 15 words is typed at the speed of a fast typist. The result is the
+time from the last key to the picture of the whole sentence, in three cases: with the model of the
+package, with the tiny model while it trains, and with the tiny model after training has stopped.
+The measurement needs the extra `browser`, the program chromium, and about five minutes.
 """
 
 from __future__ import annotations
@@ -29,36 +29,35 @@ from benchmarks.program import N_THREADS, ROOT
 
 BEGINNING = "the bank by the old river was closed when she came to ask for "
 MILLISECONDS_PER_KEY = 120
-PATIENCE = 180_000  # milliseconds after which something has gone wrong
+TIMEOUT = 180_000  # milliseconds
 
 TRAINING = f"""
 from elmolib import Parameters, Training, prepare_corpus
-from elmolib.dashboard import Dashboard
+from elmolib.live.dashboard import Dashboard
+from elmolib.live.run_log import RunLog
 
 file = {str(ROOT / "params" / "tiny.yaml")!r}
 params = Parameters.from_yaml(file, run_dir="run", epochs=1000, progress="none")
 training = Training(params, prepare_corpus(params))
-training.run([Dashboard(training)])
+log = RunLog(training)
+training.run([log, Dashboard(log)])
 """
 
 EXPLORING = """
 from elmolib import ElmoEmbedder
-from elmolib.widgets import sentence_box
+from elmolib.live.widgets import SentenceBox
 
-sentence_box(ElmoEmbedder.from_pretrained("en-tiny"))
+SentenceBox(ElmoEmbedder.from_pretrained("en-tiny"))
 """
 
-# The cells over the picture name its words, and are changed after it.
+# Tooltips contain the words of the picture, so this script waits for the tooltip of the new word.
 WAIT = """word => new Promise(found => {
     let pressed = 0;
     const keep = event => { pressed = event.timeStamp; };
     document.addEventListener("keydown", keep, true);
-    const before = document.querySelector(".elmolib-image").src;
     const look = () => {
-        const image = document.querySelector(".elmolib-image");
-        const cell = document.querySelector(`.elmolib-cells [data-value^="${word} · ${word} "]`);
-        const is_there = cell && image.src !== before && image.complete && image.naturalWidth > 0;
-        if (!is_there) return requestAnimationFrame(look);
+        const cell = document.querySelector(`.elmolib-picture [data-value^="${word} · ${word} "]`);
+        if (!cell) return requestAnimationFrame(look);
         document.removeEventListener("keydown", keep, true);
         found(performance.now() - pressed);
     };
@@ -67,10 +66,15 @@ WAIT = """word => new Promise(found => {
 
 
 def main() -> int:
-    """Measure and print."""
+    """Measure the three cases and print the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("-n", "--times", type=int, default=20, help="sentences typed in each case")
-    parser.add_argument("--cores", type=int, nargs="+", help="their numbers; the first two else")
+    parser.add_argument(
+        "--cores",
+        type=int,
+        nargs="+",
+        help="numbers of the two cores to use (default: the first two)",
+    )
     given = parser.parse_args()
     machine.pin(N_THREADS, given.cores)
     with (
@@ -78,24 +82,24 @@ def main() -> int:
         lab(Path(folder)) as open_notebook,
     ):
         page = open_notebook("exploring")
-        tell("en-tiny", typed(page, given.times))
+        report("en-tiny", typed(page, given.times))
         page.close()
         page = open_notebook("training")
-        # Once the button can be pressed, the busy kernel hears the page.
+        # The button is enabled when the kernel can react to clicks during training.
         page.wait_for_selector(".elmolib-stop:enabled")
         page.wait_for_function("document.querySelector('.elmolib-status').textContent.match(/tok/)")
-        tell("tiny model, while it trains", typed(page, given.times))
+        report("tiny model, while it trains", typed(page, given.times))
         page.click(".elmolib-stop")
         page.wait_for_selector(".elmolib-status >> text=Stopped")
-        tell("tiny model", typed(page, given.times))
+        report("tiny model", typed(page, given.times))
     return 0
 
 
 def typed(page: Any, n: int) -> np.ndarray:
-    """Type the end of a sentence again and again; milliseconds from the last key to its picture."""
-    box = page.locator(".elmolib-sentence input")
+    """Type the last word of `n` sentences; return milliseconds from the last key to the picture."""
+    box = page.locator(".elmolib-sentence textarea")
     found = []
-    # The first pictures are slower, and what a person does first is to look at them.
+    # The first two pictures are slower and do not count.
     for number in range(n + 2):
         box.fill(BEGINNING)
         time.sleep(1.0)
@@ -106,19 +110,19 @@ def typed(page: Any, n: int) -> np.ndarray:
     return np.array(found[2:])
 
 
-def tell(case: str, milliseconds: np.ndarray) -> None:
-    """Print the figures of a case."""
+def report(case: str, milliseconds: np.ndarray) -> None:
+    """Print the results of one case."""
     median, most = np.quantile(milliseconds, [0.5, 0.9])
     print(
         f"{case}: median {median:.0f} ms, 90th percentile {most:.0f} ms, "
-        f"longest {milliseconds.max():.0f} ms, of {len(milliseconds)}",
+        f"longest {milliseconds.max():.0f} ms, in {len(milliseconds)} sentences",
         flush=True,
     )
 
 
 @contextmanager
 def lab(folder: Path) -> Iterator[Any]:
-    """Start JupyterLab and a browser; gives what opens a notebook and runs it."""
+    """Start JupyterLab and a browser; yields a function that opens a notebook and runs it."""
     for name, source in (("training", TRAINING), ("exploring", EXPLORING)):
         kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
         notebook = new_notebook(cells=[new_code_cell(source)], metadata={"kernelspec": kernel})
@@ -129,13 +133,13 @@ def lab(folder: Path) -> Iterator[Any]:
 
             def open_notebook(name: str) -> Any:
                 page = browser.new_page(viewport={"width": 1600, "height": 1000})
-                page.set_default_timeout(PATIENCE)
+                page.set_default_timeout(TIMEOUT)
                 page.goto(server.address(f"{name}.ipynb"))
                 page.wait_for_selector(".jp-Spinner", state="detached")
                 page.wait_for_selector("text=/\\| Idle/")
                 page.get_by_role("menuitem", name="Run", exact=True).click()
                 page.click('li[data-command="runmenu:run-all"]')
-                page.wait_for_selector(".elmolib-image")
+                page.wait_for_selector(".elmolib-picture")
                 return page
 
             yield open_notebook

@@ -1,23 +1,24 @@
-"""Floating-point operations of a training step, counted from its dimensions.
+"""Floating-point operations of a training step, computed from the dimensions of model and batch.
 
-Only matrix products and convolutions are counted, two operations for each multiplication with its
-addition. What is left out (gates, softmax, optimizer) costs time but no work, so that the share of
-the machine's rate is a lower bound.
+Only matrix products and convolutions are counted: a multiplication and the addition that follows it
+are two operations. Gates, softmax and optimizer take time but are not counted, so the true rate of
+operations is higher than the rate computed from this count.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from elmolib.options import BiLMOptions
+from elmolib.settings.architecture import Architecture
 
 
 @dataclass(frozen=True)
 class Work:
-    """Operations of one step, forward and backward, by part.
+    """Operations of one step, forward and backward, for each part of the model.
 
-    The backward pass makes two products for each one forward, for the gradients of input and
-    weights. But each filter's maximum passes a gradient to one position of a word only.
+    The backward pass has two products for each product of the forward pass: one for the gradient
+    of the input, one for the gradient of the weights. Convolutions need fewer operations, because
+    the maximum over positions passes the gradient of a filter to one position of a word only.
     """
 
     convolutions: float
@@ -31,25 +32,25 @@ class Work:
 
 
 def work_of_step(
-    options: BiLMOptions, n_words: float, columns: float, n_slots: int, n_negatives: int
+    architecture: Architecture, n_words: float, columns: float, n_slots: int, n_negatives: int
 ) -> Work:
-    """Count the work of one training step.
+    """Count the operations of one training step.
 
     Args:
-        options: the model's dimensions.
+        architecture: the model's dimensions.
         n_words: words that go through the character CNN.
-        columns: characters of each, padding that goes along included.
-        n_slots: words that both directions read together.
-        n_negatives: sampled words of the softmax in each direction.
+        columns: characters of each word, including padding.
+        n_slots: positions that the forward direction reads, plus positions that the backward reads.
+        n_negatives: words sampled for the softmax of each direction.
     """
-    dim, projected = options.lstm_dim, options.projection_dim
+    dim, projected = architecture.lstm_dim, architecture.projection_dim
     forward = backward = 0.0
-    for width, count in options.filters:
-        window = 2 * width * options.char_embedding_dim * count
+    for width, count in architecture.filters:
+        window = 2 * width * architecture.char_embedding_dim * count
         forward += n_words * (columns - width + 1) * window
         backward += 2 * n_words * window
-    features = options.n_filters
-    highway = n_words * (options.n_highway * 2 * features**2 + features * projected)
-    lstms = n_slots * options.n_layers * (2 * projected * 4 * dim + dim * projected)
+    features = architecture.n_filters
+    highway = n_words * (architecture.n_highway * 2 * features**2 + features * projected)
+    lstms = n_slots * architecture.n_layers * (2 * projected * 4 * dim + dim * projected)
     softmax = n_slots * (n_negatives + 1) * projected
     return Work(forward + backward, *(3 * 2.0 * part for part in (highway, lstms, softmax)))

@@ -1,10 +1,10 @@
-"""Run the notebooks and keep what they show as pages that can be read where the code is.
+"""Run the notebooks and write their outputs as Markdown pages, which GitHub shows.
 
     python docs/make_gallery.py                                   all notebooks, params/tiny.yaml
     python docs/make_gallery.py 04_explore -p run_dir runs/mine   one of them, on another model
 
-Any parameter can be given with -p, as to Papermill. Each notebook becomes a Markdown page with its
-pictures beside it, and README.md leads to all of them.
+Any parameter can be set with -p, as in Papermill. The pictures of a page are files in the same
+folder, and README.md links to all pages.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ import papermill
 import yaml
 from PIL import Image
 
-from elmolib.files import replacing
+from elmolib.files import atomic_write
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 GALLERY = ROOT / "docs" / "gallery"
 
 COLOURS = 128
-"""Of a picture: no difference to the eye, and a third of the bytes."""
+"""The number of colours of a picture. A picture with this number of colours looks the same as the
+original, and has a third of the bytes."""
 
 COVERS = {
     "01_prepare": "01_prepare-zipf.png",
@@ -39,7 +40,7 @@ COVERS = {
     "03_evaluate": "03_evaluate-calibration.png",
     "04_explore": "04_explore-map.png",
 }
-"""Pictures that say best what a page is about, where that is not the last one."""
+"""The picture that best shows what a page is about. For other pages, this is the last picture."""
 
 CREDIT = (
     "The sentences quoted are from the English Wikipedia, [CC BY-SA 3.0]"
@@ -50,7 +51,7 @@ CREDIT = (
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the notebooks asked for and write their pages."""
+    """Run the given notebooks and write their pages."""
     names = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("notebooks", nargs="*", default=names, metavar="notebook")
@@ -81,12 +82,12 @@ def executed(name: str, parameters: Mapping[str, Any]) -> nbformat.NotebookNode:
 
 
 def write_page(name: str, notebook: nbformat.NotebookNode, folder: Path) -> None:
-    """Write an executed notebook as a Markdown page, in place of an earlier one.
+    """Write an executed notebook as a Markdown page, which replaces an earlier one.
 
     Args:
-        name: of the notebook and the page.
-        notebook: with its outputs.
-        folder: where pages and pictures go.
+        name: the name of the notebook and of the page.
+        notebook: the notebook with its outputs.
+        folder: the folder for the pages and pictures.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob(f"{name}-*.png"):
@@ -98,7 +99,7 @@ def write_page(name: str, notebook: nbformat.NotebookNode, folder: Path) -> None
         if cell.cell_type == "markdown":
             parts.append(_linked(cell.source))
         elif cell.cell_type == "code":
-            # At its end, a semicolon only keeps a notebook from showing a value.
+            # In a notebook, a semicolon at the end of a cell hides the value of the last line.
             parts.append(f"```python\n{cell.source.removesuffix(';')}\n```")
             parts += _shown(cell, name, folder)
     text = "\n\n".join([*parts, "[All notebooks](README.md)"])
@@ -106,13 +107,13 @@ def write_page(name: str, notebook: nbformat.NotebookNode, folder: Path) -> None
 
 
 def is_about_parameters(cell: nbformat.NotebookNode) -> bool:
-    """Tell whether a cell holds or explains parameters, which a reader cannot change."""
+    """Tell whether a cell holds or explains parameters; pages leave such cells out."""
     tags = {"parameters", "injected-parameters"} & set(cell.metadata.get("tags", []))
     return bool(tags) or cell.source.startswith("## Parameters")
 
 
 def write_index(folder: Path) -> None:
-    """Write a page with the title, first words and a picture of every page in a folder."""
+    """Write README.md, with the title, first paragraph and a picture of every page in a folder."""
     parts = [
         "# What the notebooks show",
         "`make gallery` runs all notebooks on the tiny model and writes these pages.",
@@ -129,7 +130,7 @@ def write_index(folder: Path) -> None:
 
 
 def _shown(cell: nbformat.NotebookNode, name: str, folder: Path) -> list[str]:
-    """What a cell gave, as Markdown; pictures are written."""
+    """Return a cell's outputs as Markdown, and write its pictures to files."""
     parts: list[str] = []
     printed = ""
     for number, output in enumerate(cell.outputs):
@@ -159,7 +160,7 @@ def _fenced(text: str) -> list[str]:
 
 
 def _linked(markdown: str) -> str:
-    """Let links to notebooks lead to their pages, and others where they led from the notebook."""
+    """Turn links to notebooks into links to their pages; other links keep their targets."""
 
     def target(link: re.Match) -> str:
         path = link[1]
@@ -171,7 +172,7 @@ def _linked(markdown: str) -> str:
 
 
 def _plain_table(html: str) -> str:
-    """Take from a table what only a notebook needs: a page shows it as text otherwise."""
+    """Remove the style and the attributes of a table, which Markdown would show as text."""
     without_style = re.sub(r"<style.*?</style>", "", html, flags=re.DOTALL)
     bare = re.sub(r"<(\w+)\s[^>]*>", r"<\1>", without_style)
     # A blank line would end the table.
@@ -187,7 +188,7 @@ def _smaller(png: bytes) -> bytes:
 
 
 def _write(path: Path, content: bytes) -> None:
-    with replacing(path) as unfinished:
+    with atomic_write(path) as unfinished:
         unfinished.write_bytes(content.rstrip(b"\n") + b"\n" if path.suffix == ".md" else content)
 
 

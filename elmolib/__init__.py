@@ -1,60 +1,53 @@
-"""Train, score, embed with and look into ELMo, the bidirectional language model over characters.
+"""Train ELMo on your own text, evaluate it, and compute and explore its vectors.
 
-The names below load their module on first use, so that `import elmolib` costs nothing and
-TensorFlow starts only when a model is built.
+The names below are imported on first use, so `import elmolib` is fast and loads no large library
+such as TensorFlow.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-from elmolib.quiet import quiet_start
+from elmolib.backend import is_notebook, show_messages, silence_tensorflow
+from elmolib.errors import needs_extras
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from elmolib.corpus.prepare import prepare_corpus as prepare_corpus
+    from elmolib.elmo import ELMo as ELMo
+    from elmolib.embedder import ElmoEmbedder as ElmoEmbedder
+    from elmolib.embedding.keras_layer import ElmoEmbedding as ElmoEmbedding
+    from elmolib.integrations.scikit_learn import ElmoVectorizer as ElmoVectorizer
+    from elmolib.live.watch import watch as watch
+    from elmolib.scoring.perplexity import perplexity as perplexity
+    from elmolib.settings.parameters import Parameters as Parameters
+    from elmolib.training.loop import Training as Training
+
+__version__ = "0.2.0"
 
 _HOME = {
-    "BiLM": "bilm",
-    "BiLMOptions": "options",
-    "CharCNN": "layers.char_cnn",
-    "DetailedMetrics": "callbacks",
     "ELMo": "elmo",
-    "ElmoEmbedder": "elmo",
-    "ElmoEmbedding": "layers.elmo_embedding",
-    "ElmolibError": "errors",
-    "EmbeddedCorpus": "corpus_embedding",
-    "Highway": "layers.highway",
-    "Parameters": "parameters",
-    "PreparedCorpus": "corpus",
-    "ProjectedLSTM": "layers.projected_lstm",
-    "ScalarMix": "layers.scalar_mix",
-    "TimestepDropout": "layers.timestep_dropout",
-    "Training": "training",
-    "Vocabulary": "vocabulary",
-    "perplexity": "scoring",
-    "prepare_corpus": "corpus",
-    "project_root": "parameters",
-    "read_model": "weights",
-    "write_model": "weights",
+    "ElmoEmbedder": "embedder",
+    "ElmoEmbedding": "embedding.keras_layer",
+    "ElmoVectorizer": "integrations.scikit_learn",
+    "Parameters": "settings.parameters",
+    "Training": "training.loop",
+    "perplexity": "scoring.perplexity",
+    "prepare_corpus": "corpus.prepare",
+    "watch": "live.watch",
 }
 
-__all__ = ["__version__", *_HOME]
+if is_notebook():
+    show_messages()
 
+if not TYPE_CHECKING:  # type checkers use the imports above; at run time, names load on first use
+    __all__ = sorted([*_HOME, "__version__"])
 
-# Modules that notebooks use whole.
-_MODULES = ("evaluation", "overview", "plots")
+    def __getattr__(name: str) -> object:
+        if name not in _HOME:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        with silence_tensorflow(), needs_extras():
+            value = getattr(import_module(f"elmolib.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
 
-
-def __getattr__(name: str) -> object:
-    if name in _MODULES:
-        with quiet_start():
-            return import_module(f"elmolib.{name}")
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    with quiet_start():
-        value = getattr(import_module(f"elmolib.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+    def __dir__() -> list[str]:
+        return __all__

@@ -3,13 +3,16 @@
 Every message is one sentence that names the file, line, key or value at fault and says what to do.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class ElmolibError(ValueError):
-    """Base of every error that elmolib raises on purpose.
+    """Base class of all errors that elmolib raises on purpose.
 
     Args:
-        message: the sentence. Line ends and other characters that cannot be seen, which names of
-            files and words may hold, are written as Python does in quotes.
+        message: one sentence. Line breaks and other unprintable characters in it are escaped,
+            because file names and words may contain them.
     """
 
     def __init__(self, message: str = "") -> None:
@@ -25,29 +28,54 @@ class TextError(ElmolibError):
 
 
 class VocabularyError(ElmolibError):
-    """A word mapping or word list is broken."""
+    """A vocabulary file is malformed, or lists almost no word of the text."""
 
 
 class CorpusError(ElmolibError):
-    """A prepared corpus is missing, damaged, or does not fit what is asked of it."""
+    """A prepared corpus or vector file is missing, damaged, or lacks the requested data."""
 
 
 class OptionsError(ElmolibError):
-    """The options of a biLM are malformed or out of bounds."""
+    """The options of a model (`options.json`) are malformed, or a value is out of bounds."""
 
 
 class WeightsError(ElmolibError):
-    """A weight file is damaged, foreign, or contradicts its options."""
+    """A weight file is damaged, not a model, or contradicts its options."""
 
 
 class DownloadError(ElmolibError):
-    """A published model could not be fetched."""
+    """A published model could not be downloaded."""
 
 
 class TrainingError(ElmolibError):
-    """Training cannot start or go on."""
+    """Training cannot start or resume."""
 
 
-def reason(error: Exception) -> str:
-    """Say why a file cannot be opened: the system's words, or Python's for an impossible name."""
+class MissingPackageError(ElmolibError, ImportError):
+    """A package is missing, because the extra that installs it was not chosen."""
+
+
+_EXTRAS = {"keras": "train", "sklearn": "train", "tensorflow": "train", "spacy": "spacy"}
+_EXTRAS |= {"cycler": "plots", "matplotlib": "plots", "pandas": "plots", "seaborn": "plots"}
+_EXTRAS |= dict.fromkeys(("IPython", "comm", "gensim", "ipywidgets"), "notebooks")
+_EXTRAS |= {"onnx": "fast", "onnxruntime": "fast"}
+
+
+@contextmanager
+def needs_extras() -> Iterator[None]:
+    """If the `with` block imports a missing package, raise an error that names its extra."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        if package not in _EXTRAS:
+            raise
+        raise MissingPackageError(
+            f"This needs the package {package}, which is not installed: "
+            f"pip install 'elmolib[{_EXTRAS[package]}]'."
+        ) from None
+
+
+def reason(error: BaseException) -> str:
+    """Return why an operation on a file failed, without the file's name."""
     return getattr(error, "strerror", None) or str(error)

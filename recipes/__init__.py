@@ -1,1 +1,1 @@
-"""How the texts behind the models of this project are put together."""
+"""Make the training text and the model that come with this project."""

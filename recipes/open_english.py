@@ -1,15 +1,15 @@
-"""The text of `en-tiny`: 22 million words of open English, with a slice of each source held out.
+"""Build the text of `en-tiny`: 22 million words, separated by spaces, of freely licensed English.
 
-    python -m recipes.open_english --data ../shared/data --output data/open-english
+    python -m recipes.open_english --data DOWNLOADS --output data/open-english
 
 Sources, all free to reuse: two collections of Project Gutenberg books (public domain), twelve
 OpenStax textbooks (CC BY 4.0), the training part of WikiText-2 and an excerpt of Wikipedia (CC
-BY-SA 3.0). Each becomes `<source>.train.txt` and `<source>.heldout.txt`, one paragraph per line.
-`sources.json` beside them counts what was kept, held out and dropped.
+BY-SA 3.0). Each source becomes `<source>.train.txt` and `<source>.heldout.txt`, one paragraph per
+line. `sources.json` in the same folder says how many lines were kept, held out and dropped.
 
-A paragraph is dropped when it has fewer than four words, or shares 13 words in a row with a text
-that models are measured on (the measure of overlap of Brown et al. 2020, arXiv:2005.14165,
-appendix C); so is a sentence of WikiText-2 with a word that it hides behind `<unk>`.
+A paragraph is dropped if it has fewer than four words, or shares 13 words in a row with a text
+that models are evaluated on (the measure of overlap of Brown et al. 2020, arXiv:2005.14165,
+appendix C). A sentence of WikiText-2 is dropped if it contains `<unk>`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from elmolib.files import replacing
+from elmolib.files import atomic_write
 
 SOURCES = {
     "gutenberg-core": "lm/gutenberg-en-core.zip",
@@ -34,7 +34,7 @@ SOURCES = {
     "wikipedia": "lm/wikipedia-en-gensim.txt.gz",
 }
 
-MEASURED_ON = (
+EVALUATED_ON = (
     "pos/en_ewt-ud-*.conllu.gz",
     "pos/brown.zip",
     "pos/treebank.zip",
@@ -49,14 +49,14 @@ MEASURED_ON = (
 )
 
 HELDOUT_EVERY = 200
-"""One paragraph of this many is held out, in runs of ten so that its sentences hang together."""
+"""Of 2,000 paragraphs, ten consecutive paragraphs are held out, so that these keep context."""
 
-FEWEST_WORDS = 4
+MIN_WORDS = 4
 SHARED_WORDS = 13
 
 
 def files_of(path: Path) -> Iterator[tuple[str, str]]:
-    """Names and texts of what a `.zip`, `.tgz` or `.gz` holds."""
+    """Yield the name and text of each file in a `.zip`, `.tgz` or `.gz` file."""
     if path.suffix == ".zip":
         with zipfile.ZipFile(path) as archive:
             for name in sorted(archive.namelist()):
@@ -72,8 +72,8 @@ def files_of(path: Path) -> Iterator[tuple[str, str]]:
         yield path.name, gzip.decompress(path.read_bytes()).decode("utf-8", "replace")
 
 
-def written_as_usual(line: str) -> str:
-    """WikiText-2's separate marks put back: ` @-@ ` between word parts, ` , ` after a word."""
+def detokenized(line: str) -> str:
+    """Undo the tokenization of WikiText-2, such as ` @-@ ` within words and ` , ` after words."""
     line = re.sub(r" @(.)@ ", r"\1", line)
     line = re.sub(r" (['’](?:s|t|re|ve|ll|d|m)\b)", r"\1", line)
     line = re.sub(r" ([.,;:!?)\]%])", r"\1", line)
@@ -84,18 +84,18 @@ def written_as_usual(line: str) -> str:
 def paragraphs(path: Path) -> Iterator[str]:
     for name, text in files_of(path):
         if not name.endswith("MANIFEST.tsv"):
-            # Gutenberg's underscores stand for italics.
+            # Project Gutenberg marks italics by underscores.
             yield from (line.replace("_", "").strip() for line in text.splitlines())
 
 
 def wikitext_paragraphs(path: Path) -> Iterator[str]:
-    """Those of the training part, without headings and without sentences that hide a word."""
+    """Yield the training part's paragraphs, without headings and sentences with `<unk>`."""
     with zipfile.ZipFile(path) as archive:
         lines = archive.read("wikitext-2/wiki.train.tokens").decode().splitlines()
     for line in lines:
         if not line.strip().startswith("="):
             sentences = re.split(r"(?<= [.!?]) (?=[A-Z\"(])", line.strip())
-            yield written_as_usual(" ".join(s for s in sentences if "<unk>" not in s))
+            yield detokenized(" ".join(s for s in sentences if "<unk>" not in s))
 
 
 def plain_words(text: str) -> list[str]:
@@ -108,8 +108,8 @@ def runs_of_words(words: list[str]) -> Iterator[tuple[str, ...]]:
     )
 
 
-def measured_lines(name: str, text: str) -> Iterator[str]:
-    """The running text of a labelled file, roughly: columns joined, marks and tags taken out."""
+def evaluated_lines(name: str, text: str) -> Iterator[str]:
+    """Extract the approximate text of a labelled file, without its tags and other columns."""
     if ".conllu" in name or name.startswith("conll2003/"):
         column = 1 if ".conllu" in name else 0
         for block in re.split(r"\n\s*\n", text):
@@ -123,30 +123,30 @@ def measured_lines(name: str, text: str) -> Iterator[str]:
         yield from re.split(r"[\n\t]", text)
 
 
-def measured_runs(data: Path) -> set[tuple[str, ...]]:
+def evaluated_runs(data: Path) -> set[tuple[str, ...]]:
     return {
         run
-        for pattern in MEASURED_ON
+        for pattern in EVALUATED_ON
         for path in sorted(data.glob(pattern))
         for name, text in files_of(path)
-        for line in measured_lines(name, text)
+        for line in evaluated_lines(name, text)
         for run in runs_of_words(plain_words(line))
     }
 
 
-def shared_with(line: str, measured: set[tuple[str, ...]]) -> bool:
-    return any(run in measured for run in runs_of_words(plain_words(line)))
+def overlaps(line: str, evaluated: set[tuple[str, ...]]) -> bool:
+    return any(run in evaluated for run in runs_of_words(plain_words(line)))
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    with replacing(path) as beside:
-        beside.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    with atomic_write(path) as unfinished:
+        unfinished.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
-def put_together(data: Path, output: Path) -> dict[str, Counter[str]]:
-    """Write every source's two files and `sources.json`, and give the counts by source."""
+def build(data: Path, output: Path) -> dict[str, Counter[str]]:
+    """Write every source's two files and `sources.json`, and return the counts by source."""
     output.mkdir(parents=True, exist_ok=True)
-    measured = measured_runs(data)
+    evaluated = evaluated_runs(data)
     record: dict[str, Counter[str]] = {}
     for source, place in SOURCES.items():
         path = data / place
@@ -154,9 +154,9 @@ def put_together(data: Path, output: Path) -> dict[str, Counter[str]]:
         sides: dict[str, list[str]] = {"train": [], "heldout": []}
         counts: Counter[str] = Counter()
         for line in lines:
-            if len(line.split()) < FEWEST_WORDS:
+            if len(line.split()) < MIN_WORDS:
                 counts["short_lines"] += 1
-            elif shared_with(line, measured):
+            elif overlaps(line, evaluated):
                 counts["overlapping_lines"] += 1
             else:
                 block = counts["kept_lines"] // 10
@@ -176,7 +176,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the downloads")
     parser.add_argument("--output", type=Path, required=True, help="folder for the text files")
     given = parser.parse_args()
-    for source, counts in put_together(given.data, given.output).items():
+    for source, counts in build(given.data, given.output).items():
         print(f"{source:16}", ", ".join(f"{key} {value:,}" for key, value in counts.items()))
 
 

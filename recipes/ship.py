@@ -1,37 +1,26 @@
-"""Turn a training run into the small file that lies in the package.
+"""Convert the model of a training run to the small file that comes with the package.
 
     python -m recipes.ship runs/en-tiny/elmo.h5 elmolib/models/en-tiny.h5
 
-The softmax is left out, the weights become float16; what the run was stays inside as its record.
+The file has no softmax, the weights in float16, and the training record.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from elmolib.weights import read_model, write_model
+from elmolib.formats.readers import read_model
+from elmolib.formats.weights import write_model
 
 
 def ship(trained: Path, shipped: Path) -> None:
-    """Write the part of a trained model that embeds.
-
-    Args:
-        trained: the `elmo.h5` of a run.
-        shipped: the file to write.
-    """
+    """Write a trained model to `shipped`, without the softmax, which embedding does not need."""
     model = read_model(trained, softmax=False)
-    write_model(
-        shipped,
-        model.options,
-        model.arrays,
-        None,
-        model.tokenizer,
-        record=model.record,
-        dtype=np.float16,
-    )
+    write_model(shipped, replace(model, vocabulary=None), dtype=np.float16)
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
-"""Processes that may be killed, begun with TensorFlow and elmolib imported.
+"""Start processes that tests can kill, with TensorFlow and elmolib already imported.
 
-Importing them takes longer than what is tested, and tests kill many a process, so that each is
-forked from one that has imported them and done nothing else.
+Some tests kill many processes, and importing both packages takes longer than the tested work. So
+each child is forked from a process that has imported both packages and done nothing else.
 """
 
 from __future__ import annotations
@@ -15,57 +15,58 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 _forked = get_context("forkserver")
-_forked.set_forkserver_preload(["elmolib.callbacks", "elmolib.elmo", "elmolib.training"])
+_forked.set_forkserver_preload(
+    ["elmolib.live.reports", "elmolib.live.run_log", "elmolib.elmo", "elmolib.training.loop"]
+)
 
 Work = Callable[..., None]
 
 
 class Child:
-    """A process that does one piece of work in a folder and says how far it is.
+    """A process that does one piece of work in a folder and reports its progress.
 
     Args:
-        work: function of a module, called with a function that passes on what it is given to
-            `hear`, and with the arguments.
-        folder: where the process works; what it writes to standard error goes to `stderr.txt`
-            there.
-        arguments: what else the function is called with.
+        work: function of a module. Its first argument is a function that sends a value to
+            `receive`, the others are `arguments`.
+        folder: the working directory; `stderr.txt` in it gets the standard error.
+        arguments: further arguments of `work`.
     """
 
     def __init__(self, work: Work, folder: Path, *arguments: object) -> None:
         self.errors = folder / "stderr.txt"
-        self._ear, mouth = _forked.Pipe(duplex=False)
-        self._process = _forked.Process(target=_do, args=(work, folder, mouth, arguments))
+        self._receiver, sender = _forked.Pipe(duplex=False)
+        self._process = _forked.Process(target=_do, args=(work, folder, sender, arguments))
         self._process.start()
-        mouth.close()
+        sender.close()
 
     @property
     def ended(self) -> bool:
         return self._process.exitcode is not None
 
-    def hear(self) -> object:
-        """Wait for the next thing the work says; None once the process has ended."""
+    def receive(self) -> object:
+        """Wait for the next report and return it; None once the process has ended."""
         with suppress(EOFError):
-            return self._ear.recv()
+            return self._receiver.recv()
         return None
 
     def finish(self) -> None:
-        """Let the process work to its end, without a failure."""
-        while self.hear() is not None:
+        """Wait until the process has ended, and require that it ended without an error."""
+        while self.receive() is not None:
             pass
         self._process.join(120)
         assert self._process.exitcode == 0, self.errors.read_text()
 
     def kill(self) -> bool:
-        """Kill the process, and say whether it was still at work."""
+        """Kill the process, and return whether it was still running."""
         self._process.kill()
         self._process.join()
-        self._ear.close()
+        self._receiver.close()
         return self._process.exitcode == -signal.SIGKILL
 
 
 @contextmanager
 def started(work: Work, folder: Path, *arguments: object) -> Iterator[Child]:
-    """Start a process that does not outlive the block."""
+    """Start a process that is killed at the end of the `with` block."""
     child = Child(work, folder, *arguments)
     try:
         yield child
@@ -73,8 +74,8 @@ def started(work: Work, folder: Path, *arguments: object) -> Iterator[Child]:
         child.kill()
 
 
-def _do(work: Work, folder: Path, mouth: Connection, arguments: tuple) -> None:
+def _do(work: Work, folder: Path, sender: Connection, arguments: tuple) -> None:
     with (folder / "stderr.txt").open("wb") as errors:
         os.dup2(errors.fileno(), 2)
     os.chdir(folder)
-    work(mouth.send, *arguments)
+    work(sender.send, *arguments)

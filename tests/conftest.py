@@ -1,11 +1,11 @@
-"""What every test may rely on, and what makes a skipped test count."""
+"""Settings and fixtures of all tests. With ELMOLIB_NO_SKIPS=1, a skipped test fails the run."""
 
 from __future__ import annotations
 
 import gc
 import os
 
-# Read when TensorFlow is first imported, hence above every other import.
+# TensorFlow reads this variable when it is first imported, so set it before other imports.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from importlib.util import find_spec
@@ -15,7 +15,7 @@ from shutil import which
 import pytest
 from hypothesis import settings
 
-# The same examples every time, however slow the machine.
+# Hypothesis tries the same examples in every run, and has no time limit.
 settings.register_profile("elmolib", deadline=None, derandomize=True)
 settings.load_profile("elmolib")
 
@@ -26,6 +26,8 @@ _NEEDS = {
     "shared": ("the folder ../shared", SHARED.is_dir),
     "peers": ("the extra `peers`", lambda: _installed("bilm", "simple_elmo", "tf_keras")),
     "backends": ("the extra `backends`", lambda: _installed("jax", "torch")),
+    "onnx": ("the extra `backends`", lambda: _installed("tf2onnx")),
+    "spacy": ("the extra `spacy`", lambda: _installed("spacy")),
     "wordnet": ("the package `wordnet-base`", Path("/usr/share/wordnet/index.noun").is_file),
     "browser": (
         "the extra `browser` and the program chromium",
@@ -38,13 +40,13 @@ _FORBID_SKIPS = os.environ.get("ELMOLIB_NO_SKIPS") == "1"
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of reference data; only for tests marked `shared`."""
+    """The folder of reference data. Only tests marked `shared` may use it."""
     return SHARED
 
 
 @pytest.fixture(scope="session")
 def root() -> Path:
-    """The project's root."""
+    """The project's root folder."""
     return ROOT
 
 
@@ -56,13 +58,14 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # Several processes share the files out in this order: a long one last would be waited for.
+    # Parallel processes take the files in this order. Slow files come first, so that no process is
+    # still busy with a slow file when the other processes have nothing left to do.
     long = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in long)
 
 
 def pytest_collection_finish() -> None:
-    # What was imported stays; to look for garbage in it again and again takes a while.
+    # Imported modules are never freed, so the garbage collector does not have to check them.
     gc.collect()
     gc.freeze()
 
@@ -75,7 +78,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if skipped := _skipped(terminalreporter.config):
         terminalreporter.write_line(
-            f"ELMOLIB_NO_SKIPS: {len(skipped)} skipped where every test has to run", red=True
+            f"ELMOLIB_NO_SKIPS=1: {len(skipped)} skipped tests fail the run", red=True
         )
 
 

@@ -1,4 +1,4 @@
-"""Made-up evaluation sets in the forms of the real ones, and vectors that know the answers."""
+"""Made-up evaluation datasets in the formats of the real ones, and vectors that solve the tasks."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ import numpy as np
 DIM = 64
 
 
-class Knowing:
-    """Layer 0 knows a word, layer 1 also the word before it: vectors drawn once for each."""
+class PerfectEmbedder:
+    """Random vectors: layer 0 depends on the word, layer 1 on the word and the word before it."""
 
     def __init__(self, n_layers: int = 2) -> None:
         self.n_layers = n_layers
         self._vectors: dict[tuple[str, ...], np.ndarray] = {}
 
     def encode_each(self, sentences: Sequence[Sequence[str]]) -> Iterator[tuple[int, np.ndarray]]:
-        # From last to first, as an embedder may choose its order.
-        for place in reversed(range(len(sentences))):
-            words = list(sentences[place])
+        # Yield the last sentence first, because an embedder may yield in any order.
+        for k in reversed(range(len(sentences))):
+            words = list(sentences[k])
             before = ["", *words][: len(words)]
             keys = [[(word,) for word in words], list(zip(words, before, strict=True))]
             layers = [[self._of(key) for key in layer] for layer in keys[: self.n_layers]]
-            yield place, np.array(layers, np.float32).reshape(self.n_layers, len(words), DIM)
+            yield k, np.array(layers, np.float32).reshape(self.n_layers, len(words), DIM)
 
     def _of(self, key: tuple[str, ...]) -> np.ndarray:
         if key not in self._vectors:
@@ -46,7 +46,7 @@ def write_zip(path: Path, files: Mapping[str, str], encoding: str = "utf-8") -> 
 
 
 def write_conllu(path: Path, sentences: Sequence[str]) -> None:
-    """Write sentences of `word/TAG`."""
+    """Write a CoNLL-U file from sentences of `word/TAG`."""
     blocks = []
     for sentence in sentences:
         pairs = [token.rpartition("/")[::2] for token in sentence.split()]
@@ -61,13 +61,13 @@ TAGGED = ("they/PRON fish/VERB", "the/DET fish/NOUN", "we/PRON book/VERB", "a/DE
 
 
 def write_web_treebank(data: Path) -> None:
-    """Sentences in which only the word before tells a noun from a verb."""
+    """Write sentences in which only the word before distinguishes a noun from a verb."""
     for part, times in (("train", 12), ("dev", 2), ("test", 3)):
         write_conllu(data / f"pos/en_ewt-ud-{part}.conllu.gz", TAGGED * times)
 
 
 def write_wordnet(folder: Path) -> None:
-    """Three nouns, one of them with two senses, and an adjective that is only like another."""
+    """Write a WordNet of three nouns, one with two senses, and an adjective with a satellite."""
     header = "  1 a line of the licence\n"
     nouns = [
         "{} 17 n 01 bank 1 000 | sloping land",
@@ -96,7 +96,7 @@ def write_wordnet(folder: Path) -> None:
 
 
 def _with_offsets(header: str, lines: Sequence[str]) -> tuple[str, list[int]]:
-    """Write each line's own offset first, and that of the first line where another is named."""
+    """Replace the first {} of each line by its offset, other {} by the first line's offset."""
     blank = [line.replace("{}", "0" * 8) for line in lines]
     ends = itertools.accumulate([len(header), *(len(line) + 1 for line in blank)])
     offsets = list(ends)[:-1]
@@ -110,7 +110,7 @@ LAND, MONEY = "bank%1:17:01::", "bank%1:14:00::"
 
 
 def write_senses(data: Path) -> None:
-    """SemCor, where the word before `bank` tells its sense, and two test sentences like it."""
+    """Write a SemCor in which the word before `bank` decides its sense, and two test sentences."""
     sentence = (
         "<s snum={n}>\n<wf cmd=ignore pos=DT>The</wf>\n<wf cmd=done rdf=group pos=NN "
         "lemma={before} wnsn=0 lexsn=1:00:00::>{before}</wf>\n"
@@ -122,7 +122,7 @@ def write_senses(data: Path) -> None:
     for n, (before, number, key) in enumerate(uses, start=1):
         rest = key.partition("%")[2]
         text += sentence.format(n=n, before=before, number=number, key=rest, word="bank")
-    # A sense that WordNet has no more stands beside one that it has, and a word of two words.
+    # The expression `money_bank` has two senses, and one of them is not in WordNet.
     text += (
         "<s snum=3>\n<wf cmd=done pos=NN lemma=bank wnsn=1;0 "
         "lexsn=1:14:00::;1:99:00::>money_bank</wf>\n<punc>``</punc>\n</s>\n"
@@ -167,7 +167,7 @@ def write_one_word(data: Path) -> None:
 
 
 def write_word_in_context(data: Path) -> None:
-    """Pairs whose word means the same where the words before it are the same."""
+    """Write pairs of sentences whose last word means the same if the words before it are equal."""
     pair = "bank\tN\t1-1\t{} bank .\t{} bank ."
     lines = [pair.format(a, b) for a in ("river", "money") for b in ("river", "money")] * 5
     gold = ["T", "F", "F", "T"] * 5
@@ -179,7 +179,7 @@ def write_word_in_context(data: Path) -> None:
 
 
 def write_entities(data: Path) -> None:
-    """Two persons side by side, a place of two words, and a name that is no entity."""
+    """Write two adjacent persons, a place of two words, and a name that is a place or a person."""
     blocks = [
         "Ann I-PER\nBob B-PER\nlaughs O",
         "in O\nNew I-LOC\nYork I-LOC",
@@ -194,7 +194,7 @@ def write_entities(data: Path) -> None:
 
 
 def write_sentiment(data: Path) -> None:
-    """Trees of two words, the second of which tells all."""
+    """Write sentiment trees of two words, of which the second decides the class."""
     said = {0: "awful", 1: "poor", 2: "long", 3: "good", 4: "great"}
     text = "".join(f"({k} (2 -LRB-) ({k} {word}))\n" for k, word in said.items()) * 12
     files = {f"sst/trees/{part}.txt": text for part in ("train", "dev", "test")}
@@ -220,7 +220,7 @@ def write_reviews(data: Path) -> None:
 
 
 def write_similarity(data: Path) -> None:
-    """Pairs that are the more alike the more words they share."""
+    """Write pairs of sentences whose score grows with the number of words that they share."""
     pairs = [
         (5.0, "A man plays.", "A man plays."),
         (4.0, "A man plays.", "A man sleeps."),
@@ -237,7 +237,7 @@ def write_similarity(data: Path) -> None:
 
 
 def write_wsj(data: Path) -> None:
-    """Twenty files of two trees; a trace, a bracket and a token over two lines among them."""
+    """Write twenty files of two parse trees, with a trace, a bracket, and a token on two lines."""
     tree = (
         "( (S \n    (NP-SBJ (PRP They) )\n    (VP (VBP fish)\n (-NONE- *-1) (-LRB- -LRB-)\n"
         "      (CD 1\\/2) ))\n  (. \n.) )\n( (NP (DT the) (NN fish) ))\n"

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 
-from elmolib.lexicon import Lexicon
-from elmolib.parameters import Parameters
-from elmolib.vocabulary import SPECIAL_WORDS
+from elmolib.corpus.prepared import Lexicon, Split
+from elmolib.settings.parameters import Parameters, TrainingSettings
+from elmolib.text.vocabulary import SPECIAL_WORDS
 
 
 def made_up_sentences(n: int, seed: int = 0) -> list[str]:
-    """Sentences of a tiny grammar, words of very different frequency among them."""
+    """Draw sentences from a tiny grammar, with words of very different frequencies."""
     rng = np.random.default_rng(seed)
 
     def one_of(words: str) -> str:
@@ -33,12 +32,13 @@ def made_up_sentences(n: int, seed: int = 0) -> list[str]:
 
 
 def small_parameters(folder: Path, **changes: object) -> Parameters:
-    """Parameters of a run that takes a second; its text is written beside it."""
+    """Write a text into the folder, and return parameters for a run of one second on this text."""
     text = folder / "text.txt"
     if not text.exists():
         text.write_text("\n".join(made_up_sentences(150)) + "\n", encoding="utf-8")
     values = {
         "run_dir": str(folder / "run"),
+        "seed": 0,
         "text": str(text),
         "heldout_fraction": 0.1,
         "tokenized": True,
@@ -61,19 +61,21 @@ def small_parameters(folder: Path, **changes: object) -> Parameters:
     return Parameters(**{**values, **changes})
 
 
-def split_of(sentences: Sequence[Sequence[int]]) -> SimpleNamespace:
-    """What a corpus offers of its sentences, from lists of word ids."""
-    lengths = [len(sentence) for sentence in sentences]
-    return SimpleNamespace(
-        ids=np.array([i for sentence in sentences for i in sentence], np.uint32),
-        bounds=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        n_sentences=len(sentences),
-        n_words=sum(lengths),
+def training_settings(**values: object) -> TrainingSettings:
+    """Return the settings of a run that writes nothing."""
+    return TrainingSettings(run_dir="unused", **values)
+
+
+def split_of(sentences: Sequence[Sequence[int]]) -> Split:
+    """A `Split` of sentences that are given as lists of word ids."""
+    return Split(
+        np.array([i for sentence in sentences for i in sentence], np.uint32),
+        np.cumsum([0, *map(len, sentences)]),
     )
 
 
 def lexicon_of(words: Sequence[str]) -> Lexicon:
-    """A lexicon of the special words and these, in the order given."""
+    """A lexicon of the special words and the given words, in this order."""
     encoded = [word.encode() for word in (*SPECIAL_WORDS, *words)]
     return Lexicon(
         np.frombuffer(b"".join(encoded), np.uint8),

@@ -1,4 +1,4 @@
-"""A disk on which there is no more room."""
+"""Simulate a full disk."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def limited_files(n_bytes: int) -> Iterator[None]:
-    """Let no file grow beyond so many bytes: more fails in every library as on a full disk."""
+    """Limit the size of files: writing more fails, in every library, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
     try:

@@ -1,13 +1,14 @@
-"""Small biLMs with random weights, for any test that needs a model but no knowledge in it."""
+"""Small biLMs with random weights, for tests in which any model will do."""
 
 from __future__ import annotations
 
 import numpy as np
 from hypothesis import strategies as st
 
-from elmolib.options import BiLMOptions
+from elmolib.formats.names import hdf5_arrays, weight_shapes
+from elmolib.settings.architecture import Architecture
 
-TINY = BiLMOptions(
+TINY = Architecture(
     char_embedding_dim=3,
     filters=((1, 2), (2, 3)),
     n_highway=1,
@@ -23,26 +24,33 @@ TINY = BiLMOptions(
 
 
 def random_arrays(
-    options: BiLMOptions, vocabulary_size: int | None = None, seed: int = 0
+    options: Architecture, vocabulary_size: int | None = None, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Float32 arrays of the shapes that the options ask for."""
+    """Random float32 weights in the shapes that the options require."""
     generator = np.random.default_rng(seed)
     return {
         name: generator.normal(size=shape).astype(np.float32)
-        for name, shape in options.weight_shapes(vocabulary_size).items()
+        for name, shape in weight_shapes(options, vocabulary_size).items()
     }
 
 
+def hdf5_form(architecture: Architecture, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the arrays with the names and shapes of bilm-tf's HDF5 files."""
+    size = len(arrays["softmax/W"]) if "softmax/W" in arrays else None
+    stored = hdf5_arrays(architecture, size)
+    return {stored[ours].name: a.reshape(stored[ours].shape) for ours, a in arrays.items()}
+
+
 @st.composite
-def bilm_options(draw: st.DrawFn) -> BiLMOptions:
-    """Any small biLM, the variants without one or another array among them."""
+def bilm_options(draw: st.DrawFn) -> Architecture:
+    """Draw any small architecture, such as one without highway layers."""
     max_characters = draw(st.integers(3, 12))
     width_and_count = st.tuples(st.integers(1, max_characters), st.integers(1, 4))
     filters = tuple(draw(st.lists(width_and_count, min_size=1, max_size=3)))
     n_filters = sum(count for _, count in filters)
     projection_dim = draw(st.sampled_from([n_filters, 1, 5]))
     clip = st.none() | st.floats(0, 1e6, exclude_min=True)
-    return BiLMOptions(
+    return Architecture(
         char_embedding_dim=draw(st.integers(1, 3)),
         filters=filters,
         n_highway=draw(st.integers(0, 2)),

@@ -1,24 +1,25 @@
-"""Batches: every word once per epoch and direction, with the right word before it."""
+"""In each epoch, each direction predicts every word once, from the correct neighbouring word."""
 
 from __future__ import annotations
 
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from small_corpus import lexicon_of, split_of
+from small_corpus import lexicon_of, split_of, training_settings
 from small_models import TINY
 
-from elmolib import batches as batches_module
-from elmolib.batches import BACKWARD, FORWARD, Batch, Batches, read_and_predict, trim_columns
-from elmolib.characters import PADDING, character_ids, words_of
+from elmolib.corpus import stream
+from elmolib.corpus.stream import BACKWARD, FORWARD, read_and_predict
 from elmolib.errors import TrainingError
-from elmolib.layers.char_cnn import CharCNN
-from elmolib.negatives import log_uniform_probability, sample_negatives
-from elmolib.options import BiLMOptions
-from elmolib.vocabulary import SPECIAL_WORDS, UNK
+from elmolib.model.layers import CharCNN
+from elmolib.settings.architecture import Architecture
+from elmolib.text.characters import PADDING, character_ids, trim_columns, words_of
+from elmolib.text.vocabulary import SPECIAL_WORDS, UNK
+from elmolib.training.batches import Batch, Batches, log_expected_count, sample_negatives
 
 KNOWN = [f"known{i}" for i in range(9)]
 RARE = [f"rare{i}" for i in range(6)]
@@ -32,23 +33,25 @@ corpora = st.lists(st.lists(word_ids, min_size=1, max_size=9), min_size=1, max_s
 def make(
     sentences, batch_size=2, unroll_steps=3, n_negatives=None, seed=7, shuffle=True
 ) -> Batches:
-    return Batches(
-        split_of(sentences),
-        lexicon_of(KNOWN + RARE),
-        VOCABULARY,
-        TINY,
-        batch_size,
-        unroll_steps,
-        n_negatives,
-        seed,
-        shuffle,
+    settings = training_settings(
+        batch_size=batch_size,
+        unroll_steps=unroll_steps,
+        n_negatives=n_negatives,
+        seed=seed,
+        shuffle=shuffle,
     )
+    corpus = SimpleNamespace(
+        train=split_of(sentences),
+        lexicon=lexicon_of(KNOWN + RARE),
+        vocabulary=[*SPECIAL_WORDS, *KNOWN],
+    )
+    return Batches(corpus, TINY, settings)
 
 
 def make_texts_large(monkeypatch) -> None:
-    """Let every text of more than ten sentences be shuffled in blocks of seven."""
-    monkeypatch.setattr(batches_module, "WHOLE_SHUFFLE", 10)
-    monkeypatch.setattr(batches_module, "BLOCK", 7)
+    """Shuffle texts of more than ten sentences in blocks of seven."""
+    monkeypatch.setattr(stream, "WHOLE_SHUFFLE", 10)
+    monkeypatch.setattr(stream, "BLOCK", 7)
 
 
 def some_sentences(n=40, seed=3):
@@ -57,34 +60,34 @@ def some_sentences(n=40, seed=3):
 
 
 def read_words(batch: Batch, direction: int) -> np.ndarray:
-    """The words that a batch spells out, as strings (batch, time)."""
+    """The words that a batch reads, as strings (batch, time)."""
     words = [word for group in batch.characters for word in words_of(group)]
-    return np.array(words)[batch.words[direction]]
+    return np.array(words)[batch.words[direction]].T
 
 
 def predicted_words(batch: Batch, direction: int) -> np.ndarray:
-    """The vocabulary's words that a batch wants predicted, as strings (batch, time)."""
-    targets = batch.targets[direction]
+    """The vocabulary's words that a batch predicts, as strings (batch, time)."""
+    targets = batch.targets[direction].T
     return np.array(WORDS)[batch.rows[targets] if len(batch.rows) else targets]
 
 
 def epoch_pairs(batches: Batches, epoch: int, direction: int) -> list[tuple[str, str]]:
-    """All (read, predicted) pairs of an epoch that count, in the stream's order."""
+    """All (read, predicted) pairs of an epoch in stream order, without padding."""
     steps = range(epoch * batches.steps_per_epoch, (epoch + 1) * batches.steps_per_epoch)
     parts = [batches[step] for step in steps]
     read = np.concatenate([read_words(part, direction) for part in parts], axis=1)
     predicted = np.concatenate([predicted_words(part, direction) for part in parts], axis=1)
-    counts = np.concatenate([part.weights for part in parts], axis=1) == 1
+    counts = np.concatenate([part.weights.T for part in parts], axis=1) == 1
     return [
         (str(r), str(p))
-        for row in range(batches.batch_size)
+        for row in range(batches.settings.batch_size)
         for r, p, c in zip(read[row], predicted[row], counts[row], strict=True)
         if c
     ]
 
 
 def sentences_read(pairs, direction) -> Counter:
-    """Cut a stream of pairs at its first marks into the sentences' words in text order."""
+    """Count the sentences in a stream of pairs, each with its words in text order."""
     first, last = ("<S>", "</S>") if direction == FORWARD else ("</S>", "<S>")
     found, current = Counter(), None
     for (read, predicted), following in zip(pairs, [*pairs[1:], (first, None)], strict=True):
@@ -111,7 +114,7 @@ def test_a_sentence_by_hand():
 
 
 def test_a_batch_by_hand():
-    """One sentence of four words, one known to the softmax only as <UNK>, in two rows."""
+    """The batch has one sentence in two rows. The softmax lacks one of its four words."""
     batches = make([[3, 12, 4, 3]], batch_size=2, unroll_steps=2)
     assert batches.n_targets == 5
     assert batches.steps_per_epoch == 2  # rows of 2 and 3 predictions
@@ -120,8 +123,8 @@ def test_a_batch_by_hand():
     assert predicted_words(first, FORWARD).tolist() == [["known0", "<UNK>"], ["known1", "known0"]]
     assert read_words(first, BACKWARD).tolist() == [["</S>", "known0"], ["known1", "rare0"]]
     assert predicted_words(first, BACKWARD).tolist() == [["known0", "known1"], ["<UNK>", "known0"]]
-    assert first.weights.tolist() == [[1, 1], [1, 1]]
-    assert second.weights.tolist() == [[0, 0], [1, 0]]
+    assert first.weights.T.tolist() == [[1, 1], [1, 1]]
+    assert second.weights.T.tolist() == [[0, 0], [1, 0]]
     assert read_words(second, FORWARD)[1, 0] == "known0"
     assert predicted_words(second, FORWARD)[1, 0] == "</S>"
     assert read_words(second, BACKWARD)[1, 0] == "known0"
@@ -145,7 +148,7 @@ def test_every_word_is_predicted_once_per_epoch_and_direction(
 
 
 @pytest.mark.parametrize("epoch", [0, 2])
-def test_blocks_of_a_large_text_lose_nothing(monkeypatch, epoch):
+def test_shuffling_in_blocks_loses_no_sentence(monkeypatch, epoch):
     make_texts_large(monkeypatch)
     sentences = some_sentences(45)
     batches = make(sentences, batch_size=3, unroll_steps=4)
@@ -161,7 +164,7 @@ def test_blocks_of_a_large_text_lose_nothing(monkeypatch, epoch):
 
 
 @pytest.mark.parametrize("large", [False, True], ids=["whole", "blocks"])
-def test_any_step_can_be_made_without_the_ones_before(monkeypatch, large):
+def test_any_step_can_be_computed_without_the_ones_before(monkeypatch, large):
     if large:
         make_texts_large(monkeypatch)
     sentences = some_sentences()
@@ -178,7 +181,7 @@ def test_any_step_can_be_made_without_the_ones_before(monkeypatch, large):
     assert list(batches.read_ahead(4, 4)) == []
 
 
-def test_shuffles_differ_by_direction_epoch_and_seed_alone():
+def test_shuffles_differ_only_by_direction_epoch_and_seed():
     sentences = [[3 + i % 12, 3 + i // 12] for i in range(60)]
 
     def order(batches, epoch, direction):
@@ -196,7 +199,7 @@ def test_shuffles_differ_by_direction_epoch_and_seed_alone():
 
 
 @pytest.mark.parametrize("large", [False, True], ids=["whole", "blocks"])
-def test_without_shuffling_every_epoch_reads_the_text_in_its_order(monkeypatch, large):
+def test_without_shuffling_every_epoch_reads_the_text_in_order(monkeypatch, large):
     if large:
         make_texts_large(monkeypatch)
     sentences = some_sentences()
@@ -222,23 +225,30 @@ def test_rows_are_the_distinct_words_of_the_softmax():
         assert batch.negatives[FORWARD].tolist() != batch.negatives[BACKWARD].tolist()
 
 
-def test_a_word_is_spelt_only_once():
+def test_each_word_of_a_batch_is_listed_once():
     batch = make(some_sentences(), batch_size=4, unroll_steps=8)[0]
     words = [word for group in batch.characters for word in words_of(group)]
     assert len(set(words)) == len(words)
     assert set(np.unique(batch.words)) == set(range(len(words)))
 
 
-def test_too_little_text_and_too_many_negatives_are_refused():
+def test_too_little_text_raises_an_error():
     with pytest.raises(TrainingError, match=r"has 4 words and sentence ends.*batch_size 2 times "):
         make([[3, 4, 5]], batch_size=2, unroll_steps=3)
-    with pytest.raises(TrainingError, match=r"n_negatives is 12, but the vocabulary has only 12"):
-        make(some_sentences(), n_negatives=VOCABULARY)
-    make(some_sentences(), n_negatives=VOCABULARY - 1)[0]
+
+
+@pytest.mark.parametrize("n_negatives", [VOCABULARY, 8192])
+def test_too_many_negatives_mean_the_full_softmax(caplog, n_negatives):
+    many, full = (make(some_sentences(), n_negatives=n)[1] for n in (n_negatives, None))
+    assert "has only 12 words, so all are used" in caplog.text
+    for found, expected in zip(many[1:], full[1:], strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert not many.is_sampled
+    assert make(some_sentences(), n_negatives=VOCABULARY - 1)[0].is_sampled
 
 
 def drawn_one_by_one(n, size, rng):
-    """The log-uniform sampler as one would write it down: draw until `n` words are found."""
+    """Sample in the plainest way: draw words log-uniformly until there are `n` different ones."""
     found, n_draws = [], 0
     while len(found) < n:
         word = min(int(np.exp(rng.random() * np.log(size + 1))) - 1, size - 1)
@@ -249,23 +259,23 @@ def drawn_one_by_one(n, size, rng):
 
 
 @pytest.mark.parametrize(("n", "size"), [(1, 1), (5, 40), (40, 40), (200, 10_000)])
-def test_negatives_are_those_of_drawing_one_by_one(n, size):
+def test_negatives_equal_those_drawn_one_by_one(n, size):
     for seed in range(5):
-        got = sample_negatives(n, size, np.random.default_rng(seed))
+        got, got_draws = sample_negatives(n, size, np.random.default_rng(seed))
         ids, n_draws = drawn_one_by_one(n, size, np.random.default_rng(seed))
-        assert got.ids.tolist() == ids
-        assert got.n_draws == n_draws
+        assert got.tolist() == ids
+        assert got_draws == n_draws
 
 
-def test_negatives_follow_the_log_uniform_law():
+def test_negatives_follow_the_log_uniform_distribution():
     size, n = 30, 20_000
     rng = np.random.default_rng(5)
-    first = np.array([sample_negatives(1, size, rng).ids[0] for _ in range(n)])
+    first = np.array([sample_negatives(1, size, rng)[0][0] for _ in range(n)])
     k = np.arange(size)
     law = np.log((k + 2) / (k + 1)) / np.log(size + 1)
     chi_square = ((np.bincount(first, minlength=size) - n * law) ** 2 / (n * law)).sum()
-    assert chi_square < 58.3  # exceeded once in a thousand with 29 degrees of freedom
-    np.testing.assert_allclose(log_uniform_probability(k, size), law, rtol=1e-12)
+    assert chi_square < 58.3  # p = 0.001 with 29 degrees of freedom
+    np.testing.assert_allclose(np.exp(log_expected_count(k, size, 1)), law, rtol=1e-6)
 
 
 @pytest.mark.slow
@@ -277,8 +287,8 @@ def test_negatives_follow_the_log_uniform_law():
     st.sampled_from(["relu", "tanh"]),
     st.integers(7, 14),
 )
-def test_columns_cut_off_change_no_vector(words, widths, activation, max_characters):
-    options = BiLMOptions(
+def test_trimmed_columns_change_no_vector(words, widths, activation, max_characters):
+    options = Architecture(
         char_embedding_dim=3,
         filters=tuple((width, 2) for width in widths),
         n_highway=1,
@@ -305,5 +315,5 @@ def test_columns_cut_off_change_no_vector(words, widths, activation, max_charact
         np.testing.assert_allclose(layer(trimmed, padded=True), untrimmed, rtol=0, atol=1e-6)
 
 
-def test_columns_are_cut_off_at_all():
+def test_columns_are_trimmed():
     assert trim_columns(character_ids(["abc", "a"], 50), 4).shape == (2, 3 + 2 + 4)

@@ -1,4 +1,4 @@
-"""Words spelt in character ids, against the two reference implementations and by hand."""
+"""Character ids of words, compared with two reference implementations and the published rule."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elmolib.characters import PREDICTION_SHIFT, character_ids, character_ids_of_bytes, words_of
 from elmolib.errors import OptionsError
+from elmolib.text.characters import (
+    PREDICTION_SHIFT,
+    character_ids,
+    character_ids_of_bytes,
+    words_of,
+)
 
 REFERENCE = Path(__file__).parents[1].parent / "shared" / "reference" / "char_ids.json"
 
 
 @pytest.mark.shared
-def test_every_reference_token_is_spelt_as_bilm_tf_and_allennlp_spell_it():
+def test_reference_tokens_have_the_ids_of_bilm_tf_and_allennlp():
     reference = json.loads(REFERENCE.read_text(encoding="utf-8"))
     tokens = [entry["token"] for entry in reference["tokens"]]
     expected = [entry["ids"] for entry in reference["tokens"]]
@@ -79,8 +84,8 @@ def test_a_width_without_room_for_a_character_is_refused():
         character_ids(["a"], max_characters=2)
 
 
-def spell(word: str, width: int) -> list[int]:
-    """The rule written for one word at a time."""
+def ids_by_rule(word: str, width: int) -> list[int]:
+    """Compute the character ids of one word by the published rule."""
     marks = {"<S>": [256], "</S>": [257]}
     inner = marks.get(word, list(word.encode("utf-8", "ignore"))[: width - 2])
     return ([258, *inner, 259] + [260] * width)[:width]
@@ -90,8 +95,8 @@ any_words = st.lists(st.text(st.characters(), max_size=70) | st.sampled_from(["<
 
 
 @given(any_words, st.integers(3, 60))
-def test_many_words_at_once_are_spelt_like_one_at_a_time(words, width):
-    assert character_ids(words, width).tolist() == [spell(word, width) for word in words]
+def test_many_words_at_once_have_the_ids_of_one_at_a_time(words, width):
+    assert character_ids(words, width).tolist() == [ids_by_rule(word, width) for word in words]
 
 
 @given(st.lists(st.text(min_size=1, max_size=12)), st.randoms())
@@ -106,5 +111,5 @@ def test_words_in_any_order_are_read_from_one_array(words, random):
 
 
 @given(st.lists(st.text(max_size=12)))
-def test_words_come_back_from_their_characters(words):
+def test_words_are_recovered_from_their_ids(words):
     assert words_of(character_ids(words, 50)) == words

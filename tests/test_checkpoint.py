@@ -1,4 +1,4 @@
-"""Checkpoints: a damaged one is known and replaced by the one before, and no accident costs two."""
+"""Damage in the latest checkpoint is detected, and an earlier checkpoint is always usable."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import keras
@@ -20,12 +21,18 @@ import pytest
 from small_corpus import made_up_sentences, small_parameters
 from small_disk import limited_files
 
-from elmolib.callbacks import DetailedMetrics
-from elmolib.checkpoint import Checkpoints, Facts, read_checkpoint, write_checkpoint
-from elmolib.corpus import prepare_corpus
+from elmolib.corpus.prepare import prepare_corpus
 from elmolib.errors import CorpusError, ElmolibError, TrainingError, WeightsError
-from elmolib.locks import alone_in
-from elmolib.training import Training
+from elmolib.files import exclusive_lock
+from elmolib.formats import hdf5
+from elmolib.live.reports import DetailedMetrics
+from elmolib.training.checkpoint import (
+    CheckpointMetadata,
+    Checkpoints,
+    read_checkpoint,
+    write_checkpoint,
+)
+from elmolib.training.loop import Training
 
 ARRAYS = {
     "weights/CNN/b_cnn_0": np.arange(6, dtype=np.float32),
@@ -34,9 +41,9 @@ ARRAYS = {
 }
 
 
-def facts(step: int) -> Facts:
+def metadata(step: int) -> CheckpointMetadata:
     line = {"epoch": 1.0, "heldout_mean": 12.25}
-    return Facts(
+    return CheckpointMetadata(
         identity={"filters": [[1, 2]], "learning_rate": 0.1, "romanian_commas": False},
         step=step,
         epoch_steps=3,
@@ -48,25 +55,25 @@ def facts(step: int) -> Facts:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "step-000000007.h5"
-    write_checkpoint(path, ARRAYS, facts(7))
+    write_checkpoint(path, ARRAYS, metadata(7))
     return path
 
 
-def test_what_is_written_is_read(path: Path) -> None:
+def test_a_checkpoint_is_read_as_written(path: Path) -> None:
     read = read_checkpoint(path)
-    assert read.facts == facts(7)
+    assert read.metadata == metadata(7)
     assert read.arrays.keys() == ARRAYS.keys()
     for name, values in ARRAYS.items():
         assert read.arrays[name].dtype == values.dtype
         assert read.arrays[name].tobytes() == values.tobytes()
 
 
-def test_every_changed_byte_of_the_content_is_found_out(path: Path) -> None:
+def test_every_changed_byte_is_detected(path: Path) -> None:
     whole = path.read_bytes()
     with h5py.File(path) as file:
         places = [
             dataset.id.get_offset() + i
-            for dataset in (file[name] for name in [*ARRAYS, "facts", "sha256"])
+            for dataset in (file[name] for name in [*ARRAYS, "metadata", "sha256"])
             for i in range(dataset.nbytes)
         ]
     for place in places:
@@ -76,7 +83,7 @@ def test_every_changed_byte_of_the_content_is_found_out(path: Path) -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
-def test_a_checkpoint_cut_short_is_found_out(path: Path, share: float) -> None:
+def test_a_truncated_checkpoint_is_detected(path: Path, share: float) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(WeightsError, match="damaged"):
@@ -84,16 +91,16 @@ def test_a_checkpoint_cut_short_is_found_out(path: Path, share: float) -> None:
 
 
 def rewritten(path: Path, **changes: object) -> None:
-    """Write facts that no run writes, with the right checksum."""
+    """Change a checkpoint's metadata to values that no run writes, and correct the checksum."""
     with h5py.File(path) as file:
-        written = json.loads(file["facts"][()].tobytes())
-    written["facts"] |= changes
+        written = json.loads(file["metadata"][()].tobytes())
+    written["metadata"] |= changes
 
-    class Forged(Facts):
+    class Forged(CheckpointMetadata):
         def model_dump(self, **_: object) -> dict:
-            return written["facts"]
+            return written["metadata"]
 
-    write_checkpoint(path, ARRAYS, Forged(**facts(7).model_dump()))
+    write_checkpoint(path, ARRAYS, Forged(**metadata(7).model_dump()))
 
 
 @pytest.mark.parametrize(
@@ -106,86 +113,86 @@ def rewritten(path: Path, **changes: object) -> None:
         ({"more": 1}, "more"),
     ],
 )
-def test_forged_facts_are_refused(path: Path, changes: dict, named: str) -> None:
+def test_invalid_metadata_is_refused(path: Path, changes: dict, named: str) -> None:
     rewritten(path, **changes)
-    with pytest.raises(WeightsError, match=rf"damaged: {named}.* is missing or wrong"):
+    with pytest.raises(WeightsError, match=rf"damaged: {named}.* is missing or invalid"):
         read_checkpoint(path)
 
 
-def test_data_of_other_files_are_refused(path: Path) -> None:
+def test_links_to_other_files_are_refused(path: Path) -> None:
     with h5py.File(path, "r+") as file:
         del file["epoch_losses"]
         file["epoch_losses"] = h5py.ExternalLink("other.h5", "x")
-    with pytest.raises(WeightsError, match="epoch_losses is a link to elsewhere"):
+    with pytest.raises(WeightsError, match="epoch_losses is a link, not data"):
         read_checkpoint(path)
 
 
-def test_the_last_few_are_kept(tmp_path: Path) -> None:
+def test_the_latest_checkpoints_are_kept(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=2)
     assert checkpoints.latest() is None
     assert checkpoints.read_latest() is None
     for step in (5, 90, 1000, 10**10):
-        written = checkpoints.write(ARRAYS, facts(step))
+        written = checkpoints.write(ARRAYS, metadata(step))
         assert checkpoints.latest() == written
-        assert checkpoints.read_latest().facts.step == step
+        assert checkpoints.read_latest().metadata.step == step
     assert [path.name for path in checkpoints.paths()] == [
         "step-000001000.h5",
         "step-10000000000.h5",
     ]
 
 
-def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
+def test_other_files_are_not_deleted(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     mine = tmp_path / "checkpoints" / "step-best.h5"
     mine.write_text("mine")
     checkpoints = Checkpoints(tmp_path, keep=1)
     for step in (1, 2):
-        checkpoints.write(ARRAYS, facts(step))
+        checkpoints.write(ARRAYS, metadata(step))
     assert sorted(mine.parent.iterdir()) == [mine.with_name("step-000000002.h5"), mine]
 
 
-def test_the_one_before_a_damaged_one_is_taken_and_says_so(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_skipped_with_a_warning(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=3)
-    first, second, third = (checkpoints.write(ARRAYS, facts(step)) for step in (1, 2, 3))
+    first, second, third = (checkpoints.write(ARRAYS, metadata(step)) for step in (1, 2, 3))
     second.write_bytes(second.read_bytes()[:-1000])
     third.write_bytes(b"")
-    with pytest.warns(UserWarning, match=rf"{third}.*{second}.* goes on from {first.name}"):
+    with pytest.warns(UserWarning, match=rf"{third}.*{second}.* resuming from {first.name}"):
         assert checkpoints.read_latest().path == first
-    # What is damaged stays until there is a whole one again, and never counts as one.
+    # Damaged checkpoints remain until a valid one is written. They do not count for `keep`.
     assert checkpoints.paths() == [first, second, third]
-    new = checkpoints.write(ARRAYS, facts(2))
+    new = checkpoints.write(ARRAYS, metadata(2))
     assert checkpoints.paths() == [first, new]
 
 
-def test_if_all_are_damaged_nothing_is_begun_anew(tmp_path: Path) -> None:
+def test_training_does_not_restart_if_all_checkpoints_are_damaged(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep=2)
     for step in (1, 2):
-        checkpoints.write(ARRAYS, facts(step)).write_bytes(b"nothing")
+        checkpoints.write(ARRAYS, metadata(step)).write_bytes(b"nothing")
     before = {path: path.read_bytes() for path in checkpoints.paths()}
-    with pytest.raises(TrainingError, match=r"step-000000002\.h5 is damaged.* remove the folder"):
+    with pytest.raises(TrainingError, match=r"step-000000002\.h5 is damaged.* delete the folder"):
         checkpoints.read_latest()
     assert {path: path.read_bytes() for path in checkpoints.paths()} == before
 
 
 @pytest.mark.parametrize("limit", [0, 2_000, 5_000, 9_000])
-def test_a_full_disk_costs_no_checkpoint(tmp_path: Path, limit: int) -> None:
+def test_a_full_disk_destroys_no_checkpoint(tmp_path: Path, limit: int) -> None:
     checkpoints = Checkpoints(tmp_path, keep=1)
-    good = checkpoints.write(ARRAYS, facts(1))
+    good = checkpoints.write(ARRAYS, metadata(1))
     before = good.read_bytes()
     larger = {**ARRAYS, "weights/W": np.ones(1000, np.float32)}
     with limited_files(limit), pytest.raises(OSError) as caught:
-        checkpoints.write(larger, facts(2))
+        checkpoints.write(larger, metadata(2))
     assert caught.value.errno == errno.EFBIG
     assert list(checkpoints.folder.iterdir()) == [good]
     assert good.read_bytes() == before
-    assert checkpoints.write(larger, facts(2)) == checkpoints.latest()
+    assert checkpoints.write(larger, metadata(2)) == checkpoints.latest()
 
 
 # --- In a run
 
 
 class At(keras.callbacks.Callback):
-    """Does something when a step is done."""
+    """Callback that calls a function after a step."""
 
     def __init__(self, step: int, act) -> None:
         super().__init__()
@@ -197,7 +204,7 @@ class At(keras.callbacks.Callback):
 
 
 class Stop(BaseException):
-    """Like a kill, it is caught by nobody."""
+    """An exception that stands for a kill, because no handler catches it."""
 
 
 def stop() -> None:
@@ -211,7 +218,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def make(folder, tmp_path):
-    """Make the run of this test, over one common corpus."""
+    """Create the run of this test; all runs share one corpus."""
 
     def make(**changes) -> Training:
         run = {"run_dir": str(tmp_path / "run"), "corpus_dir": str(folder / "corpus")}
@@ -224,14 +231,14 @@ def make(folder, tmp_path):
 
 @pytest.fixture(scope="module")
 def weights(folder) -> bytes:
-    """The content of the weight file of an undisturbed run."""
+    """Return the content of the weight file of an uninterrupted run."""
     run = {"run_dir": str(folder / "run"), "corpus_dir": str(folder / "corpus")}
     parameters = small_parameters(folder, **run, max_steps=30, heldout_fraction=None)
     return content(Training(parameters, prepare_corpus(parameters)).run())
 
 
 def content(weights: Path) -> bytes:
-    """Everything in a weight file but the parameters, which name the folder."""
+    """Return a weight file's content without the parameters, such as `checkpoint_steps`."""
     parts = []
 
     def collect(name: str, node: h5py.Dataset | h5py.Group) -> None:
@@ -246,10 +253,10 @@ def content(weights: Path) -> bytes:
 
 
 def steps_of(training: Training) -> list[int]:
-    return [int(path.stem.split("-")[1]) for path in training._checkpoints.paths()]
+    return [int(path.stem.split("-")[1]) for path in training.checkpoints.paths()]
 
 
-def test_checkpoints_come_as_often_as_asked_for(make):
+def test_checkpoints_every_few_steps(make):
     training = make(checkpoint_steps=4, keep_checkpoints=3)
     with pytest.raises(Stop):
         training.run([At(14, stop)])
@@ -258,7 +265,7 @@ def test_checkpoints_come_as_often_as_asked_for(make):
 
 
 @pytest.mark.slow
-def test_checkpoints_come_after_some_time(make):
+def test_checkpoints_every_few_minutes(make):
     training = make(checkpoint_minutes=1e-9, keep_checkpoints=100)
     with pytest.raises(Stop):
         training.run([At(4, stop)])
@@ -270,7 +277,7 @@ def test_checkpoints_come_after_some_time(make):
 
 
 @pytest.mark.parametrize("again", ["the same object", "another object"])
-def test_a_step_broken_off_leaves_no_trace(make, weights, monkeypatch, again):
+def test_an_aborted_step_changes_nothing(make, weights, monkeypatch, again):
     training = make(checkpoint_steps=5)
 
     def broken_off(batch, state, step):
@@ -289,28 +296,28 @@ def test_a_step_broken_off_leaves_no_trace(make, weights, monkeypatch, again):
     assert content(training.run()) == weights
 
 
-def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(make, weights):
+def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(make, weights):
     training = make(checkpoint_steps=5)
     with pytest.raises(Stop):
         training.run([At(18, stop)])
-    training.checkpoint_path.write_bytes(b"damage")
-    with pytest.warns(UserWarning, match=r"step-000000015\.h5 is damaged.*000000010\.h5"):
+    training.checkpoints.latest().write_bytes(b"damage")
+    with pytest.warns(UserWarning, match=r"step-000000015\.h5 is damaged.*from step-000000010\.h5"):
         training = make(checkpoint_steps=5)
     assert training.step == 10
     assert content(training.run()) == weights
     assert steps_of(training) == [25, 30]
 
 
-def test_what_a_kill_leaves_is_removed(make):
+def test_partial_files_are_removed(make):
     training = make(max_steps=2)
     training.run()
-    for place in (training.folder, training.checkpoint_path.parent):
+    for place in (training.folder, training.checkpoints.latest().parent):
         (place / ".elmo.h5.abc.part").write_text("half")
     make(max_steps=3).run()
     assert not list(training.folder.rglob("*.part"))
 
 
-def test_a_lost_history_is_written_again(make):
+def test_a_damaged_history_is_restored(make):
     training = make(max_steps=2)
     training.run()
     whole = training.history_path.read_bytes()
@@ -319,7 +326,7 @@ def test_a_lost_history_is_written_again(make):
     assert training.history_path.read_bytes() == whole
 
 
-def test_the_last_report_is_made_up_for(make, tmp_path):
+def test_a_missing_last_report_is_written(make, tmp_path):
     training = make(max_steps=2)
     callback = DetailedMetrics.of(training.corpus, training.parameters)
     training.run()
@@ -332,10 +339,10 @@ def test_the_last_report_is_made_up_for(make, tmp_path):
     ("damage", "what"),
     [
         ("nan", r"losses nan forward and nan backward, gradient norm nan, learning_rate 0\.5"),
-        ("inf", r"weights/softmax/b holds .* no numbers, gradient norm \d\S+, learning_rate 0\.5"),
+        ("inf", r"weights/softmax/b holds .* not finite, gradient norm \d\S+, learning_rate 0\.5"),
     ],
 )
-def test_divergence_is_told_and_never_saved(make, damage, what):
+def test_divergence_is_reported_and_never_saved(make, damage, what):
     training = make(checkpoint_steps=4)
     bias = training.bilm.softmax_b
 
@@ -346,10 +353,11 @@ def test_divergence_is_told_and_never_saved(make, damage, what):
         training.run([At(9 if damage == "nan" else 11, spoil)])
     message = str(caught.value)
     assert caught.match(rf"diverged at step {10 if damage == 'nan' else 12}: {what}")
-    assert message.endswith(f"the last good checkpoint is {training.checkpoint_path}.")
+    assert message.endswith(f"the last good checkpoint is {training.checkpoints.latest()}.")
     assert steps_of(training) == [4, 8]
     assert not training.weights_path.exists()
-    # Even the same object, whose weights are spoilt, goes on from there.
+    # The same object can run again: although its weights are not finite now, it resumes from the
+    # last good checkpoint.
     training.run()
     assert training.step == 30
 
@@ -359,17 +367,22 @@ def test_divergence_is_told_and_never_saved(make, damage, what):
     ("changes", "what"),
     [
         ({"learning_rate": 1e4}, r"step 65: train_forward is inf"),
-        ({"learning_rate": 100.0, "heldout_fraction": 0.1}, r"step 60: heldout_\w+ is inf"),
+        (
+            {"learning_rate": 100.0, "heldout_fraction": 0.1, "heldout_seed": 0},
+            r"step 60: heldout_\w+ is inf",
+        ),
     ],
 )
-def test_an_endless_perplexity_is_divergence_too(tmp_path, changes, what):
-    """Losses that are numbers yet, but not what they are the logarithm of."""
+def test_an_infinite_perplexity_is_divergence(tmp_path, changes, what):
+    """The losses are finite, but their exponentials, the perplexities, overflow."""
     parameters = small_parameters(tmp_path, **{"heldout_fraction": None, **changes})
     for _ in range(2):
         training = Training(parameters, prepare_corpus(parameters))
         with pytest.raises(TrainingError, match=rf"diverged at {what}, gradient norm \d") as caught:
             training.run()
-        assert str(caught.value).endswith(f"last good checkpoint is {training.checkpoint_path}.")
+        assert str(caught.value).endswith(
+            f"last good checkpoint is {training.checkpoints.latest()}."
+        )
         assert steps_of(training) == [0]
         assert not training.weights_path.exists()
 
@@ -382,19 +395,20 @@ def test_a_full_disk_stops_the_run_with_one_sentence(make, monkeypatch, weights,
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    full_hdf5 = SimpleNamespace(**{**vars(hdf5), "create_hdf5": full})
     targets = {
-        "state": "elmolib.checkpoint.write_checkpoint",
-        "history": "pandas.DataFrame.to_csv",
-        "weights": "elmolib.weights.created",
-        "report": "elmolib.plots.figure.replacing",
+        "state": ("elmolib.training.checkpoint.write_checkpoint", full),
+        "history": ("pandas.DataFrame.to_csv", full),
+        "weights": ("elmolib.formats.weights.hdf5", full_hdf5),
+        "report": ("elmolib.plots.figure.atomic_write", full),
     }
     report = DetailedMetrics.of(training.corpus, training.parameters)
-    fill = At(7, lambda: monkeypatch.setattr(targets[place], full))
+    fill = At(7, lambda: monkeypatch.setattr(*targets[place]))
     with pytest.raises(ElmolibError, match=r"No space left on device") as caught:
         training.run([fill, report])
     assert "\n" not in str(caught.value)
     if place == "state":
-        assert f"the last good checkpoint is {training.checkpoint_path}." in str(caught.value)
+        assert f"the last good checkpoint is {training.checkpoints.latest()}." in str(caught.value)
         assert steps_of(training) == [0, 5]
     monkeypatch.undo()
     assert content(make(checkpoint_steps=5).run()) == weights
@@ -402,8 +416,8 @@ def test_a_full_disk_stops_the_run_with_one_sentence(make, monkeypatch, weights,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [14, 32, 36, 42])
-def test_early_stopping_forgets_no_epoch(make, stop_at):
-    """Epochs of 11 steps, of which only the first counts as better than what was before."""
+def test_early_stopping_is_the_same_after_a_resume(make, stop_at):
+    """Epochs have 11 steps, and only the first epoch counts as an improvement."""
 
     def train(name: str, *callbacks: keras.callbacks.Callback) -> Training:
         training = make(run_dir=name, max_steps=None, epochs=9, batch_size=36, checkpoint_steps=4)
@@ -420,28 +434,28 @@ def test_early_stopping_forgets_no_epoch(make, stop_at):
     again = train(f"{folder}-stopped")
     assert again.step == 44
     assert content(again.weights_path) == content(whole.weights_path)
-    # Ended once, the run stays ended.
+    # Starting a finished run again changes nothing.
     before = again.weights_path.read_bytes()
     assert train(f"{folder}-stopped").weights_path.read_bytes() == before
 
 
-def test_weights_that_a_callback_would_put_back_are_refused(make):
+def test_restore_best_weights_is_refused(make):
     best = keras.callbacks.EarlyStopping("heldout_mean", restore_best_weights=True)
-    with pytest.raises(TrainingError, match="restore_best_weights here, for .* set it to False"):
+    with pytest.raises(TrainingError, match="restore_best_weights here, .* set it to False"):
         make().run([best])
 
 
-# --- What must not change
+# --- What may change on resume
 
 
-def test_a_run_of_an_older_version_is_not_begun_anew(make, tmp_path):
-    (tmp_path / "run").mkdir()
-    older = tmp_path / "run" / "checkpoint.h5"
-    older.write_bytes(b"state")
-    with pytest.raises(TrainingError, match=rf"{older} is the state of a run by an older elmolib"):
+def test_a_run_with_another_checkpoint_format_is_refused(make, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("elmolib.training.checkpoint.FORMAT", 2)
+        make(max_steps=2).run()
+    with pytest.raises(
+        TrainingError, match=r"has checkpoint format 2, .* reads format 1: .*delete"
+    ):
         make()
-    older.unlink()
-    make()
 
 
 @pytest.mark.parametrize(
@@ -453,19 +467,19 @@ def test_a_run_of_an_older_version_is_not_begun_anew(make, tmp_path):
         {"metrics_every": 3, "pictures_every": 3, "sentence": "a boat .", "progress": "line"},
     ],
 )
-def test_intervals_and_lengths_may_change(make, changes):
+def test_intervals_and_number_of_steps_may_change(make, changes):
     make(max_steps=2).run()
     assert make(**changes).step == 2
 
 
-def test_another_text_is_refused_by_name_even_if_of_the_same_size(make, tmp_path):
+def test_another_text_of_the_same_size_is_refused(make, tmp_path):
     make(max_steps=2).run()
     other = tmp_path / "other"
     other.mkdir()
     lines = made_up_sentences(150)
     random.Random(0).shuffle(lines)
     (other / "text.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    with pytest.raises(TrainingError, match="differs in text, training text: choose another"):
+    with pytest.raises(TrainingError, match="differs in training text: choose another"):
         run = {"run_dir": str(tmp_path / "run"), "heldout_fraction": None}
         parameters = small_parameters(other, **run, max_steps=2)
         Training(parameters, prepare_corpus(parameters))
@@ -491,11 +505,13 @@ def test_a_run_keeps_its_own_corpus(tmp_path):
 HOLD = """
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from elmolib.errors import TrainingError
-from elmolib.locks import alone_in
+from elmolib.files import exclusive_lock
+from elmolib.formats import hdf5
 
 folder = Path(sys.argv[1])
-with alone_in(folder, folder / sys.argv[2], TrainingError):
+with exclusive_lock(folder, folder / sys.argv[2], TrainingError):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -503,7 +519,7 @@ with alone_in(folder, folder / sys.argv[2], TrainingError):
 
 @pytest.fixture
 def holder(tmp_path):
-    """Start processes that hold a lock until they are told to end."""
+    """Start processes that hold a lock until their input ends."""
     started = []
 
     def hold(folder: Path, lock: str) -> subprocess.Popen:
@@ -523,13 +539,13 @@ def holder(tmp_path):
         process.communicate()
 
 
-def test_a_second_run_is_refused_and_a_dead_one_s_lock_taken_over(make, holder):
+def test_a_second_run_is_refused_until_the_first_ends(make, holder):
     training = make(max_steps=2)
     first = holder(training.folder, ".lock")
     wanted = rf"{training.folder} is in use by process {first.pid} on {socket.gethostname()}:"
     with pytest.raises(TrainingError, match=wanted):
         training.run()
-    assert training.checkpoint_path is None
+    assert training.checkpoints.latest() is None
     first.kill()
     first.communicate()
     assert (training.folder / ".lock").exists()
@@ -544,13 +560,13 @@ def test_a_second_preparation_is_refused(tmp_path, holder):
         prepare_corpus(parameters)
     first.communicate(b"")
     prepare_corpus(parameters)
-    # A finished corpus can be used by any number.
+    # Any number of processes can use a finished corpus.
     holder(tmp_path / "run", ".corpus.lock")
     prepare_corpus(parameters)
 
 
 @pytest.mark.slow
-def test_a_run_that_another_process_took_further_goes_on_from_there(make, weights):
+def test_a_run_resumes_where_another_process_stopped(make, weights):
     behind, ahead = make(), make()
     ahead.run([At(19, lambda: setattr(ahead.bilm, "stop_training", True))])
     record = []
@@ -562,22 +578,22 @@ def test_a_run_that_another_process_took_further_goes_on_from_there(make, weight
 def test_a_lock_that_is_released_between_is_taken(tmp_path):
     lock = tmp_path / ".lock"
     with (
-        alone_in(tmp_path, lock, TrainingError),
+        exclusive_lock(tmp_path, lock, TrainingError),
         pytest.raises(TrainingError, match=f"in use by process {os.getpid()} on "),
-        alone_in(tmp_path, lock, TrainingError),
+        exclusive_lock(tmp_path, lock, TrainingError),
     ):
         pass
-    with alone_in(tmp_path, lock, TrainingError):
+    with exclusive_lock(tmp_path, lock, TrainingError):
         assert lock.read_text() == f"{os.getpid()} {socket.gethostname()}\n"
     assert not lock.exists()
 
 
 @pytest.mark.parametrize("left", ["1 {host}", "1 elsewhere", "", "\0\n\n"])
 def test_a_lock_file_that_nobody_holds_stops_nobody(tmp_path, left):
-    """Whatever it says: its process may be dead and the number another's by now."""
+    """The process named in the file may be dead, and another process may have its id now."""
     lock = tmp_path / ".lock"
     lock.write_text(left.format(host=socket.gethostname()))
-    with alone_in(tmp_path, lock, TrainingError):
+    with exclusive_lock(tmp_path, lock, TrainingError):
         assert lock.read_text() == f"{os.getpid()} {socket.gethostname()}\n"
     assert not lock.exists()
 
@@ -588,12 +604,12 @@ def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch):
 
     monkeypatch.setattr("fcntl.flock", none)
     with (
-        pytest.warns(UserWarning, match=r"cannot be locked .*\(No locks available\)"),
-        alone_in(tmp_path, tmp_path / ".lock", TrainingError),
+        pytest.warns(UserWarning, match=r"cannot be locked.*\(No locks available\)"),
+        exclusive_lock(tmp_path, tmp_path / ".lock", TrainingError),
     ):
         pass
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         monkeypatch.undo()
-        with alone_in(tmp_path, tmp_path / ".lock", TrainingError):
+        with exclusive_lock(tmp_path, tmp_path / ".lock", TrainingError):
             pass

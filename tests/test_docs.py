@@ -1,4 +1,4 @@
-"""What the documents name is there."""
+"""The tests that docs/reliability.md names exist."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 
-def test_every_promise_names_tests_that_exist(root: Path) -> None:
+def test_every_named_test_exists(root: Path) -> None:
     text = (root / "docs" / "reliability.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`(?:(test_\w+\.py)(?:::)?)?(test_\w+)?`", text))
     tests = {
@@ -20,7 +20,7 @@ def test_every_promise_names_tests_that_exist(root: Path) -> None:
         assert not test or test in (tests[file] if file else everywhere), test
 
 
-def test_every_row_names_a_promise_and_its_test(root: Path) -> None:
+def test_every_row_has_a_promise_and_a_test(root: Path) -> None:
     text = (root / "docs" / "reliability.md").read_text(encoding="utf-8")
     rows = [line for line in text.split("\n") if line.startswith("| ") and "Shown by" not in line]
     assert len(rows) > 20

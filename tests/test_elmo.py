@@ -1,9 +1,10 @@
-"""The classes that most people need."""
+"""ELMo and ElmoEmbedder."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from small_models import TINY, random_arrays
 
 from elmolib.elmo import ELMo, ElmoEmbedder
 from elmolib.errors import ElmolibError, ParameterError, WeightsError
-from elmolib.text import Tokenizer
-from elmolib.vocabulary import Vocabulary
-from elmolib.weights import StoredModel, read_model, write_model, write_published
+from elmolib.formats.readers import read_model
+from elmolib.formats.weights import StoredModel, write_model, write_published
+from elmolib.text.tokenizer import Tokenizer
+from elmolib.text.vocabulary import Vocabulary
 
 DIM = 2 * TINY.projection_dim
 N_LAYERS = TINY.n_layers + 1
@@ -48,7 +50,7 @@ progress: none
 def weights(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("model") / "elmo.h5"
     arrays = random_arrays(TINY, len(VOCABULARY))
-    write_model(path, TINY, arrays, VOCABULARY, Tokenizer(), record={"epochs": 3})
+    write_model(path, StoredModel(TINY, arrays, VOCABULARY, Tokenizer(), {"epochs": 3}))
     return path
 
 
@@ -76,10 +78,10 @@ def test_get_elmo_gives_one_array_per_layer(embedder):
     np.testing.assert_array_equal(layers, embedder.embed("It's the river bank.", layers="all"))
 
 
-def test_strings_are_cut_by_the_tokenizer_of_the_model(tmp_path, embedder, weights):
+def test_strings_are_split_by_the_tokenizer_of_the_model(tmp_path, embedder, weights):
     stored = read_model(weights)
     path = tmp_path / "split.h5"
-    write_model(path, TINY, stored.arrays, None, Tokenizer(tokenized=True))
+    write_model(path, StoredModel(TINY, stored.arrays, None, Tokenizer(tokenized=True)))
     assert embedder.words("(late) bank.") == ["(", "late", ")", "bank", "."]
     assert ElmoEmbedder(path).words("(late) bank.") == ["(late)", "bank."]
     np.testing.assert_array_equal(
@@ -120,15 +122,50 @@ def test_layers_are_chosen_from_all(embedder):
 
 
 @pytest.mark.parametrize("layers", [3, -1, 1.5, True, "first", None, [0]])
-def test_layers_that_are_not_there_are_refused_with_the_choices(embedder, layers):
+def test_unknown_layers_are_refused_with_the_choices(embedder, layers):
     with pytest.raises(ParameterError, match="'all', 'average', 'top' or a number from 0 to 2"):
         embedder.embed("the bank", layers=layers)
 
 
 @pytest.mark.parametrize("sentence", [None, 3, b"the bank", ["the", None], [["the"]], 1.0])
-def test_what_is_no_sentence_is_named_by_its_place(embedder, sentence):
+def test_an_item_that_is_not_a_sentence_is_named_by_its_index(embedder, sentence):
     with pytest.raises(ParameterError, match="sentence 1 must be a string or a list of words"):
         embedder.embed(["the bank", sentence])
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda e: e.get_elmo(["the river", "the bank"]),
+        lambda e: e.embed([["the river bank"]]),
+        lambda e: e.embed_sentences([["the", "river bank"]]),
+        lambda e: e.similarity("the bank", ["the river", "the bank"]),
+        lambda e: e.similarity(["the\nriver"], "the bank"),
+        lambda e: e.heatmap(["the river", "the bank"]),
+        lambda e: e.heatmap("the bank", other=("the river",)),
+        lambda e: e.predict(["the river", "the bank"]),
+        lambda e: e.nearest("the", ["the river"], ["the bank"]),
+    ],
+)
+def test_a_list_of_sentences_is_not_taken_for_a_sentence(embedder, use):
+    with pytest.raises(
+        ParameterError, match="items are words, but .*river.* holds white space: giv"
+    ):
+        use(embedder)
+
+
+@pytest.mark.parametrize("words", [["the", "river", "bank"], ("a", "b"), np.array(["a", "b"])])
+def test_a_list_of_words_is_not_taken_for_sentences_silently(embedder, words):
+    for embed in (embedder.embed, embedder.embed_sentences):
+        with pytest.warns(UserWarning, match="is a single word: .*a list in a list") as got:
+            assert len(embed(words)) == len(words)
+        assert [warning.filename for warning in got] == [__file__]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        embedder.embed([list(words)])
+        embedder.embed(["a"])
+        embedder.embed([*words, "two words"])
+        embedder.similarity("a", "b")
 
 
 def test_normalized_vectors_have_length_1_and_the_same_direction(embedder):
@@ -144,12 +181,12 @@ def test_the_same_sentence_always_has_the_same_vectors(embedder):
     first = embedder.embed("the river bank .", layers="all")
     embedder.embed(["something else entirely", "the", "river"] * 20, batch_size=7)
     embedder.embed(["something else"], carry_state=True)
-    beside = embedder.embed(["a much longer sentence about the bank", "the river bank ."], "all")
+    together = embedder.embed(["a much longer sentence about the bank", "the river bank ."], "all")
     np.testing.assert_allclose(embedder.embed("the river bank .", layers="all"), first, atol=1e-5)
-    np.testing.assert_allclose(beside[1], first, atol=1e-5)
+    np.testing.assert_allclose(together[1], first, atol=1e-5)
 
 
-def test_state_is_carried_only_if_asked_for(embedder):
+def test_state_is_carried_only_on_request(embedder):
     embedder.reset_state()
     fresh = embedder.embed(["the bank"], carry_state=True)[0]
     carried = embedder.embed(["the bank"], carry_state=True)[0]
@@ -167,7 +204,7 @@ def test_any_string_has_finite_vectors_of_the_right_shape(embedder, text):
     assert np.isfinite(vectors).all()
 
 
-def test_half_a_surrogate_pair_does_no_harm(embedder):
+def test_unpaired_surrogates_are_accepted(embedder):
     assert embedder.embed(["\ud800", ["\udfff", "x\ud800"]])[1].shape == (2, DIM)
 
 
@@ -177,25 +214,24 @@ def test_an_empty_sentence_has_no_words(embedder):
 
 
 def test_the_heatmap_shows_the_chosen_layer(embedder):
-    axes = embedder.heatmap("the river bank", layer=1)
+    axes = embedder.heatmap("the river bank", layer=1).axes[0]
     vectors = embedder.embed("the river bank", layers=1, normalize=True).astype(np.float64)
-    np.testing.assert_allclose(axes.images[0].get_array(), vectors @ vectors.T, atol=1e-5)
+    np.testing.assert_allclose(axes.collections[0].get_array(), vectors @ vectors.T, atol=1e-5)
     assert [label.get_text() for label in axes.get_yticklabels()] == ["the", "river", "bank"]
-    with pytest.raises(ParameterError, match="one layer"):
+    with pytest.raises(ParameterError, match="a single layer"):
         embedder.heatmap("the river bank", layer="all")
 
 
-@pytest.mark.parametrize("name", ["train", "save_elmo_weights", "load_pretrained_elmo"])
-def test_the_embedder_embeds_and_can_do_nothing_else(embedder, name):
-    assert isinstance(embedder, ELMo)
-    assert not hasattr(embedder, name)
-    with pytest.raises(AttributeError, match=f"ElmoEmbedder only loads .* for {name} use ELMo"):
-        getattr(embedder, name)
+def test_the_embedder_can_neither_train_nor_save(embedder):
+    assert issubclass(ELMo, ElmoEmbedder)
+    for name in ("train", "save_elmo_weights", "load_pretrained_elmo"):
+        assert hasattr(ELMo, name)
+        assert not hasattr(embedder, name)
 
 
 def test_the_embedder_reads_every_published_form(tmp_path, weights, embedder):
     stored = read_model(weights)
-    published = StoredModel(TINY, stored.arrays, VOCABULARY, Tokenizer(tokenized=True), "")
+    published = StoredModel(TINY, stored.arrays, VOCABULARY, Tokenizer(tokenized=True))
     write_published(tmp_path / "published", published)
     expected = embedder.embed([["the", "bank"]])[0]
     for other in (
@@ -208,9 +244,12 @@ def test_the_embedder_reads_every_published_form(tmp_path, weights, embedder):
         np.testing.assert_array_equal(other.embed([["the", "bank"]])[0], expected)
 
 
-def test_a_published_name_is_looked_for_in_the_cache(tmp_path, monkeypatch, weights, embedder):
-    monkeypatch.setattr("elmolib.pretrained.fetch", lambda *asked: weights)
-    found = ElmoEmbedder.from_pretrained("small")
+@pytest.mark.parametrize("face", [ElmoEmbedder, ELMo])
+def test_a_published_model_only_embeds_whichever_class_loads_it(
+    face, monkeypatch, weights, embedder
+):
+    monkeypatch.setattr("elmolib.formats.published.fetch", lambda *asked: weights)
+    found = face.from_pretrained("small")
     assert type(found) is ElmoEmbedder
     np.testing.assert_array_equal(found.embed("the"), embedder.embed("the"))
 
@@ -220,7 +259,7 @@ def test_embedding_needs_neither_training_nor_pictures(weights):
 import sys
 from elmolib import ElmoEmbedder
 ElmoEmbedder({str(weights)!r}).embed("the bank")
-heavy = ("seaborn", "pydantic", "gensim", "elmolib.plots", "elmolib.training")
+heavy = ("seaborn", "gensim", "elmolib.plots", "elmolib.training")
 print([name for name in heavy if name in sys.modules])
 """
     done = subprocess.run(
@@ -240,7 +279,7 @@ print([name for name in heavy if name in sys.modules])
         lambda elmo: elmo.reset_state(),
     ],
 )
-def test_without_weights_one_sentence_says_what_to_do(elmo, use):
+def test_without_a_model_one_sentence_says_what_to_do(elmo, use):
     with pytest.raises(ElmolibError, match=r"no weights yet: call train\(\) or load_pretrained"):
         use(elmo)
 
@@ -260,12 +299,12 @@ def test_a_failed_load_leaves_the_model_as_it_was(tmp_path, elmo, weights):
     np.testing.assert_array_equal(elmo.embed("the bank"), before)
 
 
-def test_paths_are_those_of_the_caller(tmp_path, params, monkeypatch):
+def test_paths_are_relative_to_the_working_directory(tmp_path, params, monkeypatch):
     monkeypatch.chdir(tmp_path)
     elmo = ELMo(["a.txt", Path("b.txt")], word2idx="words.csv", params=params)
     assert elmo.parameters.text == (str(tmp_path / "a.txt"), str(tmp_path / "b.txt"))
     assert elmo.parameters.vocabulary_file == str(tmp_path / "words.csv")
-    assert elmo.parameters.min_count == 1, "the mapping says which words count"
+    assert elmo.parameters.min_count == 1, "the vocabulary file should decide which words are kept"
     assert ELMo("wikipedia", params=params).parameters.text == "wikipedia"
 
 
@@ -275,7 +314,9 @@ def test_a_broken_parameter_stops_at_once(params):
         ELMo("corpus.txt", params=params)
 
 
-def test_training_ends_with_a_model_that_embeds(tmp_path, params):
+def test_training_ends_with_its_model_in_use_without_reading_it_again(
+    tmp_path, params, monkeypatch
+):
     text = tmp_path / "corpus.txt"
     words = ["the", "river", "bank", "was", "steep", "and", "the", "old", "bank", "was", "closed"]
     text.write_text("\n".join(" ".join(words[i % 5 :]) + f" {i} ." for i in range(60)))
@@ -284,11 +325,19 @@ def test_training_ends_with_a_model_that_embeds(tmp_path, params):
         "Word,Index\n" + "".join(f"{word},{i}\n" for i, word in enumerate(sorted(set(words))))
     )
     elmo = ELMo(text, word2idx=mapping, params=params)
-    elmo.train()
+    trained = []
+    take_over = elmo._take_over
+    with monkeypatch.context() as patch:
+        patch.setattr(elmo, "_take_over", lambda it: [trained.append(it), take_over(it)])
+        patch.setattr("elmolib.scoring.loaded_model.read_model", None)
+        elmo.train()
+    assert elmo.encoder.runtime.bilm is trained[0].bilm
     layers = elmo.get_elmo("the river bank")
     assert [layer.shape for layer in layers] == [(3, DIM)] * N_LAYERS
     elmo.save_elmo_weights(tmp_path / "elmo.h5")
+    assert (tmp_path / "elmo.h5").read_bytes() == (tmp_path / "run/elmo.h5").read_bytes()
     assert set(words) <= set(read_model(tmp_path / "elmo.h5").vocabulary.words)
-    np.testing.assert_array_equal(
-        ElmoEmbedder(tmp_path / "elmo.h5").embed("the river bank", layers=2), layers[2]
-    )
+    loaded = ElmoEmbedder(tmp_path / "elmo.h5", runtime="tensorflow")
+    np.testing.assert_array_equal(loaded.embed("the river bank", layers=2), layers[2])
+    assert loaded.sentence_log_prob("the bank") == elmo.sentence_log_prob("the bank")
+    assert loaded.predict("the bank").forward.words == elmo.predict("the bank").forward.words

@@ -1,9 +1,8 @@
-"""A biLM inside Keras models: the same vectors as outside, saved and loaded, frozen and trained."""
+"""ElmoEmbedding in Keras models: it equals the encoder, and can be saved, loaded and trained."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -15,13 +14,15 @@ from hypothesis import strategies as st
 from keras import ops
 from small_models import TINY, bilm_options, random_arrays
 
-from elmolib.characters import PREDICTION_SHIFT, character_ids
-from elmolib.embedding import SentenceEncoder
+from elmolib.embedding.encoder import SentenceEncoder
+from elmolib.embedding.keras_layer import ElmoEmbedding
+from elmolib.embedding.keras_runtime import KerasRuntime
 from elmolib.errors import ParameterError, WeightsError
-from elmolib.layers.elmo_embedding import ElmoEmbedding
-from elmolib.options import BiLMOptions
-from elmolib.text import Tokenizer
-from elmolib.weights import read_model, write_model
+from elmolib.formats.readers import read_model
+from elmolib.formats.weights import StoredModel, write_model
+from elmolib.settings.architecture import Architecture
+from elmolib.text.characters import PREDICTION_SHIFT, character_ids
+from elmolib.text.tokenizer import Tokenizer
 
 TOLERANCE = 1e-5
 
@@ -37,19 +38,19 @@ SENTENCES = [
 FORMS = ["strings", "ids"]
 
 
-def made(options: BiLMOptions = TINY, seed: int = 0, **kwargs) -> ElmoEmbedding:
-    """A layer with weights large enough for every part to matter."""
+def made(options: Architecture = TINY, seed: int = 0, **kwargs) -> ElmoEmbedding:
+    """A layer whose weights are so large that an error in any part would change the vectors."""
     layer = ElmoEmbedding(options, **{"dropout": 0.0, **kwargs})
     arrays = random_arrays(options, seed=seed)
-    for name, variable in layer.bilm.named_variables().items():
+    for name, variable in layer.bilm.weights_by_name().items():
         variable.assign(0.5 * arrays[name])
     layer.mix.scalars.assign(np.linspace(-1, 1, options.n_layers + 1))
     layer.mix.gamma.assign(1.5)
     return layer
 
 
-def as_input(sentences, form: str, options: BiLMOptions = TINY, time: int | None = None):
-    """Sentences as a tensor, filled up to equal length or to `time`."""
+def as_input(sentences, form: str, options: Architecture = TINY, time: int | None = None):
+    """Sentences as a tensor, padded to equal length or to `time`."""
     time = max(map(len, sentences)) if time is None else time
     if form == "strings":
         return tf.constant([[*words, *[""] * (time - len(words))] for words in sentences])
@@ -71,10 +72,10 @@ def tagger(form: str, layer: ElmoEmbedding) -> keras.Model:
 
 
 def expected_vectors(layer: ElmoEmbedding, sentences, time: int) -> np.ndarray:
-    """The mix of what the encoder of sentences gives, one sentence at a time."""
+    """The weighted mix of the encoder's layers, computed one sentence at a time."""
     weights = np.exp(layer.mix.scalars) / np.exp(layer.mix.scalars).sum()
-    encoder = SentenceEncoder(layer.bilm)
-    vectors = np.zeros((len(sentences), time, 2 * layer.options.projection_dim))
+    encoder = SentenceEncoder(KerasRuntime(layer.bilm))
+    vectors = np.zeros((len(sentences), time, 2 * layer.architecture.projection_dim))
     for row, words in zip(vectors, sentences, strict=True):
         (layers,) = encoder.encode([words])
         row[: len(words)] = float(layer.mix.gamma) * np.tensordot(weights, layers, 1)
@@ -105,7 +106,7 @@ def test_any_words_in_either_form_have_the_vectors_of_the_encoder(options, sente
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_neither_padding_nor_neighbours_change_a_sentence(form):
+def test_vectors_depend_on_neither_the_padding_nor_the_batch(form):
     layer = made()
     together = np.asarray(layer(as_input(SENTENCES, form, time=14)))
     for row, words in zip(together, SENTENCES, strict=True):
@@ -115,7 +116,7 @@ def test_neither_padding_nor_neighbours_change_a_sentence(form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_holes_between_words_are_as_if_they_were_not_there(form):
+def test_gaps_between_words_change_nothing(form):
     layer = made()
     dense = np.asarray(layer(as_input([["The", "river", "bank"]], form)))
     words = np.asarray(as_input([["The", "river", "bank"]], form))
@@ -130,7 +131,7 @@ def test_holes_between_words_are_as_if_they_were_not_there(form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_the_mask_says_where_words_are_and_reaches_the_next_layer(form):
+def test_the_mask_marks_words_and_reaches_the_next_layer(form):
     x = as_input(SENTENCES, form)
     mask = np.arange(9) < np.array([[len(words)] for words in SENTENCES])
     layer = made()
@@ -142,10 +143,10 @@ def test_the_mask_says_where_words_are_and_reaches_the_next_layer(form):
     np.testing.assert_allclose(last(longer)[1], last(x)[1], atol=TOLERANCE)
 
 
-def test_layer_norm_takes_its_statistics_from_the_words_alone():
+def test_layer_norm_uses_the_statistics_of_words_only():
     layer = made(do_layer_norm=True)
     weights = np.asarray(layer.mix.layer_weights())
-    encoded = SentenceEncoder(layer.bilm).encode(SENTENCES)
+    encoded = SentenceEncoder(KerasRuntime(layer.bilm)).encode(SENTENCES)
     everything = np.concatenate(encoded, axis=1)
     mean = everything.mean(axis=(1, 2), keepdims=True)
     std = everything.std(axis=(1, 2), keepdims=True)
@@ -157,7 +158,7 @@ def test_layer_norm_takes_its_statistics_from_the_words_alone():
 
 @pytest.mark.parametrize("form", FORMS)
 class TestWithinModels:
-    """What a model does with the layer."""
+    """The layer within Keras models."""
 
     @pytest.mark.slow
     @pytest.mark.parametrize("frozen", [True, False])
@@ -184,7 +185,7 @@ class TestWithinModels:
         shape = [None, None] if form == "strings" else [None, None, TINY.max_characters]
         dtype = tf.string if form == "strings" else tf.int16
         traced = tf.function(layer, input_signature=[tf.TensorSpec(shape, dtype)])
-        for time in (9, 40):  # beyond 32 steps the LSTM's loop is not written out
+        for time in (9, 40):  # the LSTM's loop is unrolled up to 32 steps
             x = as_input(SENTENCES, form, time=time)
             np.testing.assert_allclose(traced(x), layer(x), atol=TOLERANCE)
 
@@ -198,13 +199,13 @@ class TestWithinModels:
 
 
 def values_of(layer: ElmoEmbedding) -> dict[str, np.ndarray]:
-    named = layer.bilm.named_variables()
+    named = layer.bilm.weights_by_name()
     return {name: ops.convert_to_numpy(variable) for name, variable in named.items()}
 
 
 @keras.saving.register_keras_serializable(package="tests")
 class Subclassed(keras.Model):
-    """A model of its own class with the layer inside."""
+    """A subclassed model that contains the layer."""
 
     def __init__(self, elmo: ElmoEmbedding, **kwargs) -> None:
         super().__init__(**kwargs)
@@ -262,7 +263,7 @@ def test_a_thawed_model_stays_thawed_when_saved():
     assert len(layer.trainable_variables) == 2
     layer.bilm.trainable = True
     again = ElmoEmbedding.from_config(layer.get_config())
-    assert len(again.trainable_variables) == len(layer.bilm.named_variables()) + 2
+    assert len(again.trainable_variables) == len(layer.bilm.weights_by_name()) + 2
 
 
 def test_the_configuration_is_json():
@@ -271,7 +272,7 @@ def test_the_configuration_is_json():
     assert again.get_config() == config
 
 
-def test_dropout_is_applied_in_training_alone():
+def test_dropout_is_applied_in_training_only():
     layer = made(dropout=0.5, seed=1)
     x = as_input([["w"] * 200], "strings")
     still = np.asarray(layer(x))
@@ -282,7 +283,7 @@ def test_dropout_is_applied_in_training_alone():
     np.testing.assert_allclose(dropped[~zero], 2 * still[~zero], rtol=1e-5)
 
 
-def test_the_pull_on_the_layer_weights_reaches_the_model():
+def test_the_regularisation_of_the_layer_weights_is_a_loss_of_the_model():
     (loss,) = tagger("strings", made(l2=0.25)).losses
     assert float(loss) == pytest.approx(0.25 * (1 + 0 + 1))
 
@@ -290,11 +291,11 @@ def test_the_pull_on_the_layer_weights_reaches_the_model():
 def test_weights_come_from_a_file(tmp_path):
     arrays = random_arrays(TINY, vocabulary_size=5)
     path = tmp_path / "elmo.h5"
-    write_model(path, TINY, arrays, None, Tokenizer(tokenized=True, language="en"))
+    write_model(path, StoredModel(TINY, arrays, None, Tokenizer(tokenized=True, language="en")))
     layer = ElmoEmbedding.from_model(path, frozen=False, dropout=0.25)
-    assert layer.options == TINY
+    assert layer.architecture == TINY
     assert layer.dropout.rate == 0.25
-    for name, variable in layer.bilm.named_variables().items():
+    for name, variable in layer.bilm.weights_by_name().items():
         np.testing.assert_array_equal(variable, arrays[name])
 
 
@@ -303,25 +304,132 @@ def test_a_missing_file_is_named(tmp_path):
         ElmoEmbedding.from_model(tmp_path / "no.h5")
 
 
+WORDS_IN_ROWS = [["The", "river", "bank"], ["Rain", "fällt"], []]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        WORDS_IN_ROWS,
+        tuple(map(tuple, WORDS_IN_ROWS)),
+        [[word.encode() for word in row] for row in WORDS_IN_ROWS],
+        np.array([*WORDS_IN_ROWS, None], object)[:3],
+        np.array([[*row, *[""] * (3 - len(row))] for row in WORDS_IN_ROWS], object),
+        np.array([[*row, *[""] * (3 - len(row))] for row in WORDS_IN_ROWS]),
+        tf.ragged.constant(WORDS_IN_ROWS),
+    ],
+    ids=["lists", "tuples", "bytes", "rows of objects", "objects", "NumPy strings", "ragged"],
+)
+def test_lists_arrays_and_ragged_tensors_are_padded(words):
+    layer = made()
+    expected = layer(as_input(WORDS_IN_ROWS, "strings"))
+    np.testing.assert_array_equal(layer(words), expected)
+    np.testing.assert_array_equal(tagger("strings", layer).layers[1](words), expected)
+
+
+def test_lists_and_ragged_tensors_of_character_ids_are_padded():
+    layer = made()
+    ids = as_input(WORDS_IN_ROWS, "ids")
+    rows = [row[: len(words)].tolist() for row, words in zip(ids, WORDS_IN_ROWS, strict=True)]
+    ragged = tf.RaggedTensor.from_tensor(ids, lengths=[3, 2, 0])
+    for words in (ids.tolist(), rows, ragged, ids.astype(np.float32)):
+        np.testing.assert_allclose(layer(words), layer(ids), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16", "bfloat16", "float64"])
+@pytest.mark.parametrize("form", FORMS)
+def test_another_dtype_of_the_layer_rounds_only_its_output(form, dtype):
+    x = as_input(SENTENCES, form)
+    plain, layer = made(), made(dtype=dtype)
+    result = layer(x if form == "strings" else x.astype(np.float32))
+    assert keras.backend.standardize_dtype(result.dtype) == layer.compute_dtype
+    np.testing.assert_array_equal(result, ops.cast(plain(x), layer.compute_dtype))
+
+
+def test_a_frozen_layer_stays_frozen_when_the_model_around_it_is_trained_again():
+    def trained(model) -> int:
+        return len(model.trainable_variables)
+
+    layer = made(frozen=True)
+    model = tagger("ids", layer)
+    everything = len(layer.bilm.weights_by_name()) + 4
+    for _ in range(2):
+        model.trainable = False
+        assert trained(model) == 0 and layer.frozen
+        model.trainable = True
+        assert trained(model) == 4 and layer.frozen
+    layer.bilm.trainable = True
+    assert trained(model) == everything
+    for trainable in (False, False, True, True):
+        model.trainable = trainable
+        assert not layer.frozen and not layer.get_config()["frozen"]
+        again = ElmoEmbedding.from_config(layer.get_config())
+        again.trainable = True
+        assert trained(again) == everything - 2
+    assert trained(model) == everything
+    assert not trained(made(frozen=False, trainable=False))
+
+
+def test_the_older_format_of_keras_is_refused(tmp_path):
+    with pytest.raises(ParameterError, match=r"save the model as \.keras"):
+        tagger("ids", made()).save(tmp_path / "m.h5")
+
+
+def test_strings_are_refused_in_an_export_to_onnx():
+    def export_onnx() -> None:  # the name of Keras' own function
+        made()(as_input(SENTENCES, "strings"))
+
+    with pytest.raises(ParameterError, match="to ONNX with character ids"):
+        export_onnx()
+
+
+@pytest.mark.slow
+@pytest.mark.onnx
+def test_a_model_of_character_ids_exported_to_onnx_gives_the_same(tmp_path):
+    from onnxruntime import InferenceSession
+
+    model = tagger("ids", made())
+    x = as_input(SENTENCES, "ids")
+    expected = model(x)
+    path = str(tmp_path / "m.onnx")
+    model.export(path, format="onnx", verbose=False)
+    session = InferenceSession(path)
+    name = session.get_inputs()[0].name
+    np.testing.assert_allclose(session.run(None, {name: x})[0], expected, atol=TOLERANCE)
+    longer = as_input([["w"] * 50], "ids")
+    np.testing.assert_allclose(session.run(None, {name: longer})[0], model(longer), atol=TOLERANCE)
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (np.zeros((2, 3, 4), np.int32), r"\(batch, time, 10\) or .*, not \(2, 3, 4\)"),
-        (np.zeros((2,), np.int32), r"not \(2,\)"),
-        (np.zeros((2, 3), np.int32), "one number for each word"),
+        (tf.constant(["the river"]), r"one for each word, not string of the shape \(1,\)"),
+        (["the river"], r"one for each word, not string of the shape \(1,\)"),
+        (tf.constant([[["the"], ["river"]]]), r"not string of the shape \(1, 2, 1\)"),
+        ([["the", None]], r"not this list: "),
+        ([["the", 3]], r"not this list: "),
+        (np.array([["the", np.nan]], object), r"not this ndarray: "),
+        (np.zeros((1, 2, 10), np.uint8), "not uint8 with"),
+        (tf.zeros((1, 2, 10), tf.bfloat16), "not bfloat16 with"),
+        (
+            np.zeros((2, 3, 4), np.int32),
+            r"\(batch, time, 10\) or, .*, not int32 of the shape \(2, 3, 4\)",
+        ),
+        (np.zeros((2,), np.int32), r"not int32 of the shape \(2,\)"),
+        (np.zeros((2, 3), np.int32), r"not int32 of the shape \(2, 3\)"),
     ],
 )
-def test_input_of_another_form_is_refused(words, sentence):
+def test_input_of_another_shape_is_refused(words, sentence):
     with pytest.raises(ParameterError, match=sentence):
         made()(words)
 
 
-def test_one_number_for_each_word_is_refused_when_the_model_is_built():
-    with pytest.raises(ParameterError, match="one number for each word"):
+def test_one_number_per_word_is_refused_when_the_model_is_built():
+    with pytest.raises(ParameterError, match=r"not int32 of the shape \(None, None\)"):
         made()(keras.Input((None,), dtype="int32"))
 
 
-def test_zeros_within_a_word_are_its_padding():
+def test_zeros_within_a_word_are_padding():
     layer = made()
     x = as_input(SENTENCES, "ids")
     x_with_zeros = np.where(x == 260 + PREDICTION_SHIFT, 0, x)
@@ -329,7 +437,7 @@ def test_zeros_within_a_word_are_its_padding():
 
 
 def test_long_words_are_cut_within_a_character():
-    options = replace(TINY, max_characters=5, filters=((1, 2), (5, 3)))
+    options = Architecture(**TINY.to_json() | {"max_characters": 5, "filters": ((1, 2), (5, 3))})
     layer = made(options)
     whole, cut = (layer(as_input([[word]], "strings")) for word in ("ab€nd", "ab€"))
     np.testing.assert_allclose(whole, cut, atol=TOLERANCE)
@@ -343,7 +451,7 @@ def test_long_words_are_cut_within_a_character():
 @pytest.mark.parametrize("variant", ["skip", "noskip", "plain"])
 def test_mixes_of_other_programs(shared: Path, variant: str, key: str, form: str):
     folder = shared / "reference" / variant
-    options = read_model(folder).options
+    options = read_model(folder).architecture
     sentences = json.loads((folder / "sentences.json").read_text())["sentences"]
     layer = ElmoEmbedding.from_model(folder, do_layer_norm=key == "mix_ln")
     with np.load(folder / "expected.npz", allow_pickle=False) as expected:

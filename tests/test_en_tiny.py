@@ -1,4 +1,4 @@
-"""The model inside the package: there without a network, small, and with some sense in it."""
+"""The model in the package: it is small, needs no download, and distinguishes word senses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from elmolib import ElmoEmbedder
-from elmolib.pretrained import SHIPPED, fetch
+from elmolib.formats.published import SHIPPED, fetch
 
 PLACES = {
     "saw": (
@@ -19,7 +19,7 @@ PLACES = {
         ["Turn to the left .", "On the left stood a tall tree .", "His left hand was wounded ."],
     ),
 }
-"""Sentences of two senses of a word."""
+"""Sentences with a word in two senses."""
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def embedder() -> ElmoEmbedder:
     return ElmoEmbedder.from_pretrained("en-tiny")
 
 
-def test_it_is_small_and_holds_what_embeds():
+def test_it_is_small_and_has_no_softmax():
     path = fetch("en-tiny")
     assert path == SHIPPED["en-tiny"]
     assert path.stat().st_size <= 8_000_000
@@ -36,7 +36,7 @@ def test_it_is_small_and_holds_what_embeds():
         assert file["char_embed"].dtype == np.float16
 
 
-def test_it_says_what_it_was_made_of(embedder):
+def test_it_embeds_and_tokenizes(embedder):
     layers = embedder.get_elmo("The river bank was steep .")
     assert [layer.shape for layer in layers] == [(6, 256)] * 3
     assert embedder.words("Don't stop.") == ["Don't", "stop", "."]

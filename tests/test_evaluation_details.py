@@ -1,11 +1,13 @@
-"""Perplexity with intervals, by length of sentence; calibration; and runs beside each other."""
+"""Perplexity with intervals, losses by length and frequency, calibration, and tables of runs."""
 
 from __future__ import annotations
 
 import math
+import re
 from types import SimpleNamespace
 
 import h5py
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,29 +17,35 @@ from matplotlib.text import Text
 from small_corpus import small_parameters, split_of
 
 from elmolib import plots
-from elmolib.batches import BACKWARD, FORWARD
-from elmolib.corpus import Split, prepare_corpus
-from elmolib.embedding import SentenceEncoder
+from elmolib.corpus.prepare import prepare_corpus
+from elmolib.corpus.stream import BACKWARD, FORWARD
+from elmolib.embedding.encoder import SentenceEncoder
+from elmolib.embedding.keras_runtime import KerasRuntime
 from elmolib.errors import CorpusError, WeightsError
-from elmolib.evaluation import score_heldout
-from elmolib.evaluation.calibration import calibration
-from elmolib.evaluation.runs import TrainedRun, find_runs, read_runs, runs_table
-from elmolib.evaluation.sentences import (
+from elmolib.formats.readers import read_model
+from elmolib.formats.weights import StoredModel, write_model
+from elmolib.scoring.heldout import score_heldout
+from elmolib.scoring.metrics import (
+    calibration,
     loss_by_frequency,
     loss_by_length,
-    perplexity_intervals,
+    perplexity_table,
     sentence_losses,
 )
-from elmolib.prediction import log_probability
-from elmolib.scoring import Scores
-from elmolib.training import Training
-from elmolib.vocabulary import EOS
-from elmolib.weights import read_model, write_model
+from elmolib.scoring.perplexity import Scores
+from elmolib.scoring.prediction import Expected, Prediction, log_probability
+from elmolib.scoring.runs import TrainedRun, find_runs, read_runs, runs_table
+from elmolib.scoring.softmax import softmax_of
+from elmolib.text.vocabulary import EOS, Vocabulary
+from elmolib.training.loop import Training
 
 
 def corpus_of(lengths: list[int]) -> SimpleNamespace:
-    made = split_of([[3] * length for length in lengths])
-    return SimpleNamespace(path="corpus", heldout=Split(made.ids, made.bounds))
+    split = split_of([[3] * length for length in lengths])
+    lexicon = SimpleNamespace(counts=np.array([0, 0, 0, 9]))
+    return SimpleNamespace(
+        path="corpus", heldout=split, train=split, lexicon=lexicon, vocabulary=Vocabulary(["a"])
+    )
 
 
 def scores_of(losses: np.ndarray) -> Scores:
@@ -46,7 +54,7 @@ def scores_of(losses: np.ndarray) -> Scores:
 
 
 def first_choices(probabilities: list[float], right: list[bool]) -> Scores:
-    """Scores of one direction, twice."""
+    """Return scores in which both directions have these probabilities and correct answers."""
     best = np.zeros((2, len(right)), np.int64)
     losses = np.tile(-np.log(probabilities), (2, 1)).astype(np.float32)
     return Scores(best + np.logical_not(right), losses, best, best, losses)
@@ -56,40 +64,42 @@ def test_losses_of_sentences_add_up():
     losses = np.array([[1, 2, 3, 4, 5], [10, 20, 30, 40, 50]])
     found = sentence_losses(scores_of(losses), corpus_of([1, 2]))
     np.testing.assert_array_equal(found, [[3, 30], [12, 120]])
-    with pytest.raises(CorpusError, match="scores of 5 predictions .* has 6: score the whole"):
+    with pytest.raises(CorpusError, match="scores of 5 predictions .* has 6: score the whole text"):
         sentence_losses(scores_of(losses), corpus_of([1, 3]))
 
 
-def test_the_first_sentence_s_loss_is_that_of_its_words_alone(tmp_path):
-    """The state is zero before it, so that it can be scored without the rest of the text."""
+def test_the_first_sentence_starts_from_zero_state(tmp_path):
+    """The first sentence has the same loss if it is scored alone."""
     corpus = prepare_corpus(small_parameters(tmp_path))
-    bilm = Training(small_parameters(tmp_path), corpus).bilm
-    losses = sentence_losses(score_heldout(bilm, corpus), corpus)
+    training = Training(small_parameters(tmp_path), corpus)
+    losses = sentence_losses(score_heldout(training.scorer, corpus), corpus)
     end = int(corpus.heldout.bounds[1])
     words = corpus.lexicon.words(corpus.heldout.ids[:end])
-    alone = log_probability(bilm, corpus.vocabulary, words, SentenceEncoder(bilm))
+    softmax = softmax_of(training.bilm, corpus.vocabulary)
+    alone = log_probability(SentenceEncoder(KerasRuntime(training.bilm)), softmax, words)
     assert losses[0, FORWARD] == pytest.approx(-alone.forward, rel=1e-4)
     assert losses[0, BACKWARD] == pytest.approx(-alone.backward, rel=1e-4)
 
 
-def test_intervals_hold_the_perplexity_and_shrink_with_more_sentences():
+def test_intervals_contain_the_perplexity_and_shrink_with_more_sentences():
     generator = np.random.default_rng(0)
     widths = []
     for n in (20, 2000):
         losses = generator.gamma(4, 1, (2, 5 * n))
-        table = perplexity_intervals(scores_of(losses), corpus_of([4] * n))
-        for name, mean in zip(table.index, [*losses.mean(axis=1), losses.mean()], strict=True):
+        table = perplexity_table(scores_of(losses), corpus_of([4] * n))
+        means = [*losses.mean(axis=1), losses.mean()]
+        for name, mean in zip(table.index[:-1], means, strict=True):
             row = table.loc[name]
             assert row["perplexity"] == pytest.approx(math.exp(mean), rel=1e-5)
             assert row["low"] < row["perplexity"] < row["high"]
-        widths.append(np.log(table["high"] / table["low"]).mean())
-    assert list(table["sentences"]) == [2000] * 3
+        widths.append(np.log(table["high"] / table["low"])[:-1].mean())
+    assert list(table["sentences"]) == [2000] * 4
     assert widths[0] / widths[1] == pytest.approx(10, rel=0.4)
 
 
-def test_an_interval_is_as_wide_as_the_normal_approximation_says():
+def test_intervals_agree_with_the_normal_approximation():
     losses = np.random.default_rng(1).gamma(4, 1, (2, 3000))
-    row = perplexity_intervals(scores_of(losses), corpus_of([0] * 3000)).loc["forward"]
+    row = perplexity_table(scores_of(losses), corpus_of([0] * 3000)).loc["forward"]
     expected = 2 * 1.96 * losses[0].std() / math.sqrt(3000)
     assert math.log(row["high"] / row["low"]) == pytest.approx(expected, rel=0.1)
 
@@ -106,7 +116,8 @@ def test_sentences_are_sorted_into_bands_by_their_words():
 
 
 def test_calibration_by_hand():
-    found = calibration(first_choices([0.05, 0.08, 0.85, 0.85, 1.0], [0, 1, 1, 1, 0]), FORWARD, 10)
+    scores = first_choices([0.05, 0.08, 0.85, 0.85, 1.0], [0, 1, 1, 1, 0])
+    found = calibration(scores, 10)["forward"]
     np.testing.assert_allclose(found.table["confidence"], [0.065, 0.85, 1.0], atol=1e-6)
     np.testing.assert_allclose(found.table["accuracy"], [0.5, 1.0, 0.0])
     np.testing.assert_allclose(found.table["low"], [0.0, 0.8, 0.9], atol=1e-9)
@@ -115,12 +126,12 @@ def test_calibration_by_hand():
 
 
 @given(st.integers(0, 50))
-def test_who_is_right_as_often_as_said_is_well_calibrated(seed):
+def test_calibrated_predictions_have_a_small_error(seed):
     generator = np.random.default_rng(seed)
     probabilities = generator.uniform(0.01, 0.99, 20_000)
     right = generator.uniform(size=20_000) < probabilities
-    assert calibration(first_choices(probabilities, right), FORWARD).error < 0.03
-    assert calibration(first_choices(probabilities, ~right), BACKWARD).error > 0.3
+    assert calibration(first_choices(probabilities, right))["forward"].error < 0.03
+    assert calibration(first_choices(probabilities, ~right))["backward"].error > 0.3
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +143,7 @@ def runs_folder(tmp_path_factory):
     return folder
 
 
-def test_runs_stand_beside_each_other_with_what_differs(runs_folder):
+def test_the_table_of_runs_shows_parameters_that_differ(runs_folder):
     (runs_folder / "empty").mkdir(exist_ok=True)
     assert find_runs(runs_folder) == [runs_folder / "a", runs_folder / "b"]
     runs = read_runs(find_runs(runs_folder))
@@ -151,12 +162,28 @@ def test_runs_stand_beside_each_other_with_what_differs(runs_folder):
     assert table.loc["a", "weights"] == sum(sizes.values())
 
 
-def test_a_run_that_says_nothing_of_itself_is_named(runs_folder, tmp_path):
+def test_a_run_that_was_stopped_in_its_first_epoch_is_compared_too(tmp_path):
+    parameters = small_parameters(tmp_path)
+    training = Training(parameters, prepare_corpus(parameters))
+    stop = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: setattr(training.bilm, "stop_training", True)
+    )
+    training.run([stop])
+    runs = read_runs(find_runs(tmp_path))
+    assert [len(run.history) for run in runs] == [0]
+    table = runs_table(runs)
+    assert table.loc["run", "epochs"] == 0
+    assert table.loc["run", ["mean", "minutes"]].isna().all()
+    assert "No run has an epoch" in texts(plots.runs(runs))
+
+
+def test_a_weight_file_without_a_training_record_is_named(runs_folder, tmp_path):
     stored = read_model(runs_folder / "a" / "elmo.h5")
     write_model(
-        tmp_path / "elmo.h5", stored.options, stored.arrays, stored.vocabulary, stored.tokenizer
+        tmp_path / "elmo.h5",
+        StoredModel(stored.architecture, stored.arrays, stored.vocabulary, stored.tokenizer),
     )
-    with pytest.raises(WeightsError, match=r"elmo\.h5 does not say how it was trained"):
+    with pytest.raises(WeightsError, match=r"elmo\.h5 does not record how it was trained"):
         read_runs([tmp_path])
 
 
@@ -169,7 +196,7 @@ def test_perplexities_are_drawn_with_their_ends():
         {"perplexity": [100.0, 90.0], "low": [95.0, 80.0], "high": [110.0, 99.0]},
         index=["forward", "backward"],
     )
-    axes = plots.perplexities(table, unigram=500)
+    (axes,) = plots.perplexities(table, unigram=500).axes
     ends = [bars.get_segments()[0][:, 0].tolist() for bars in axes.collections]
     assert ends == [[95, 110], [80, 99]]
     assert "100.0  (95.0 to 110.0)" in texts(axes.figure)
@@ -183,7 +210,7 @@ def test_loss_by_frequency_is_drawn_with_its_ends_and_as_perplexity():
         | {"unigram": [4.0, 9.0], "targets": [30, 10]},
         index=["100+", "1+"],
     )
-    axes = plots.loss_by_frequency(table)
+    (axes,) = plots.loss_by_frequency(table).axes
     plots.png(axes.figure)
     bars = axes.collections[0].get_segments()
     np.testing.assert_allclose([bar[:, 1] for bar in bars], [[1.5, 2.5], [6, 9]])
@@ -203,14 +230,14 @@ def test_any_range_of_nats_has_perplexities_beside_it(width, ticks):
         index=["1-5", "6-10"],
     )
     table["forward_high"] = table["forward"]
-    axes = plots.loss_by_length(table)
+    (axes,) = plots.loss_by_length(table).axes
     plots.png(axes.figure)
     (right,) = axes.child_axes
     low, high = right.get_ylim()
     assert ticks <= sum(low <= tick <= high for tick in right.get_yticks()) <= 9
 
 
-def test_a_band_is_as_sure_as_its_sentences_let_it_be(tmp_path):
+def test_intervals_of_bands_are_over_sentences(tmp_path):
     corpus = prepare_corpus(small_parameters(tmp_path))
     n = int(np.diff(corpus.heldout.bounds).sum() + corpus.heldout.n_sentences)
     targets = np.full((2, n), EOS)
@@ -222,7 +249,7 @@ def test_a_band_is_as_sure_as_its_sentences_let_it_be(tmp_path):
     assert rare["forward_low"] == rare["forward"] == rare["forward_high"]
     assert rare["forward"] == pytest.approx(losses[0, 0])
     assert often["forward_low"] < often["forward"] < often["forward_high"]
-    with pytest.raises(CorpusError, match="score the whole of it"):
+    with pytest.raises(CorpusError, match="score the whole text"):
         loss_by_frequency(scores_of(losses[:, 1:]), corpus)
 
 
@@ -232,14 +259,14 @@ def test_loss_by_length_is_drawn_band_by_band():
         | {"backward": [4.0, 3.0], "backward_low": 0.5, "backward_high": 5.0, "sentences": [7, 9]},
         index=["1-5", "6-10"],
     )
-    axes = plots.loss_by_length(table)
+    (axes,) = plots.loss_by_length(table).axes
     lines = {line.get_label(): line for line in axes.containers}
     assert lines["forward"].lines[0].get_ydata().tolist() == [2, 1]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["1-5\n7", "6-10\n9"]
 
 
 def test_the_diagram_shows_each_bin_above_its_share():
-    found = calibration(first_choices([0.05, 0.08, 0.85, 0.85], [0, 1, 1, 1]), FORWARD, 10)
+    found = calibration(first_choices([0.05, 0.08, 0.85, 0.85], [0, 1, 1, 1]), 10)["forward"]
     figure = plots.reliability({"forward": found})
     above, below = figure.axes
     np.testing.assert_allclose(above.lines[1].get_xydata(), [[0.065, 0.5], [0.85, 1]], atol=1e-6)
@@ -260,3 +287,18 @@ def test_runs_are_drawn_over_epochs_and_time():
     assert "$a$ (7 words)" in texts(figure)
     assert plots.png(figure).startswith(b"\x89PNG")
     assert "No run has an epoch" in texts(plots.runs([bare]))
+
+
+def test_predictions_are_an_html_table_with_the_right_ones_in_bold():
+    forward = Expected([["<UNK>", "river"], ["bank", "b"]], np.array([[0.5, 0.25], [0.9, 0.001]]))
+    backward = Expected([["a", "the"], ["c", "d"]], np.array([[0.3, 0.2], [0.2, 0.1]]))
+    html = Prediction(["river", "bank"], forward, backward, backward)._repr_html_()
+    bare = re.sub(r"</?span[^>]*>", "", html).replace("&ensp;", " ")
+    rows = re.findall("<tr>(.*?)</tr>", bare)
+    assert rows[1:] == [
+        "<td>&lt;UNK&gt; 50% <b>river</b> 25%</td><th>river</th><td>a 30% the 20%</td>",
+        "<td><b>bank</b> 90% b &lt;1%</td><th>bank</th><td>c 20% d 10%</td>",
+    ]
+    strengths = list(map(float, re.findall(r"rgba\(1, 102, 94, (.*?)\)", html)))
+    assert strengths[:2] == sorted(strengths[:2], reverse=True)
+    assert "<tr><th>" in Prediction([], *[Expected([], np.zeros((0, 2)))] * 3)._repr_html_()

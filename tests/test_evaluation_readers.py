@@ -1,4 +1,4 @@
-"""Evaluation sets: their forms in small, their documented counts in full."""
+"""Readers of evaluation datasets, tested on made-up files and on the known sizes of real ones."""
 
 from __future__ import annotations
 
@@ -19,26 +19,27 @@ from evaluation_sets import (
     write_zip,
 )
 
-from elmolib.errors import TextError
-from elmolib.evaluation import (
+from benchmarks.tasks import (
     entities,
+    one_word,
     part_of_speech,
     senses,
     sentiment,
     similarity,
     word_in_context,
 )
-from elmolib.evaluation.reading import as_written, member
-from elmolib.evaluation.setting import Setting
-from elmolib.evaluation.tasks import TASKS
-from elmolib.evaluation.wordnet import first_senses, lemma_of
+from benchmarks.tasks.archives import member, unescape_penn
+from benchmarks.tasks.common import TaskConfig
+from benchmarks.tasks.tasks import TASKS
+from benchmarks.tasks.wordnet import first_senses, lemma_of
+from elmolib.errors import TextError
 
 
 def n_words(sentences) -> int:
     return sum(len(sentence.words) for sentence in sentences)
 
 
-def test_trees_give_words_without_traces_as_they_were_written(tmp_path):
+def test_trees_are_read_without_traces_and_escapes(tmp_path):
     write_wsj(tmp_path)
     treebank = part_of_speech.wsj_sample(tmp_path / "pos/treebank.zip")
     assert [len(part) for part in treebank] == [28, 4, 8]
@@ -47,17 +48,17 @@ def test_trees_give_words_without_traces_as_they_were_written(tmp_path):
     assert treebank.test[1].words == ("the", "fish")
 
 
-def test_brown_tags_lose_what_they_say_of_titles_and_negation(tmp_path):
+def test_marks_for_titles_and_negation_are_removed_from_brown_tags(tmp_path):
     write_brown(tmp_path)
     treebank = part_of_speech.brown_corpus(tmp_path / "pos/brown.zip")
     first = treebank.training[0]
     assert first.words == ("The", "City", "isn't", "and/or", "--", '"')
     assert first.tags == ("at", "nn", "bez", "cc", "-", "``")
-    # Twenty files of sixteen sentences, of which one in four is taken.
+    # Twenty files of sixteen sentences; every fourth sentence is used.
     assert [len(part) for part in treebank] == [56, 8, 16]
 
 
-def test_semcor_gives_the_senses_that_wordnet_still_has(tmp_path):
+def test_semcor_senses_that_wordnet_lacks_are_ignored(tmp_path):
     write_senses(tmp_path)
     river, money, both = senses.read_semcor(tmp_path / senses.SEMCOR)
     assert river.words == ["The", "river", "bank", "."]
@@ -67,7 +68,7 @@ def test_semcor_gives_the_senses_that_wordnet_still_has(tmp_path):
     assert both.tagged == [senses.SenseTagged(0, 2, ("bank", "n"), (MONEY,))]
 
 
-def test_all_words_sets_keep_every_right_sense(tmp_path):
+def test_every_right_sense_of_the_all_words_datasets_is_kept(tmp_path):
     write_senses(tmp_path)
     first, second = senses.read_all_words(tmp_path / senses.ALL_WORDS)
     assert first.words == ["The", "river", "bank", "bear"]
@@ -75,7 +76,7 @@ def test_all_words_sets_keep_every_right_sense(tmp_path):
     assert second.tagged[0].identifier == "semeval2013.d000.s000.t000"
 
 
-def test_first_senses_are_spelt_as_the_manual_says(tmp_path):
+def test_sense_keys_of_first_senses_have_the_documented_form(tmp_path):
     write_wordnet(tmp_path / "wordnet")
     assert first_senses(tmp_path / "wordnet") == {
         ("bank", "n"): MONEY,
@@ -87,28 +88,28 @@ def test_first_senses_are_spelt_as_the_manual_says(tmp_path):
     assert lemma_of("pricey%5:00:00:dear:00") == ("pricey", "a")
 
 
-def test_one_word_sets_give_the_sentence_that_holds_the_word(tmp_path):
+def test_one_word_examples_have_the_sentence_with_the_word(tmp_path):
     write_one_word(tmp_path)
-    examples = senses.read_one_word(tmp_path / senses.ONE_WORD, "hard")
+    examples = one_word.read_examples(tmp_path / one_word.ARCHIVE, "hard")
     assert len(examples) == 40
-    assert examples[1] == senses.OneWord(["&", "blue", "hard", "."], 2, "B")
+    assert examples[1] == one_word.Example(["&", "blue", "hard", "."], 2, "B")
 
 
-def test_pairs_in_context(tmp_path):
+def test_word_in_context_pairs(tmp_path):
     write_word_in_context(tmp_path)
     pairs = word_in_context.read_pairs(tmp_path / word_in_context.ARCHIVE, "dev")
     assert len(pairs) == 20
     assert pairs[1] == (["river", "bank", "."], ["money", "bank", "."], (1, 1), False)
 
 
-def test_entities_and_their_marks(tmp_path):
+def test_entities_are_read_with_their_iob_tags(tmp_path):
     write_entities(tmp_path)
     sentences = entities.read_part(tmp_path / entities.ARCHIVE, "eng.testb")
     assert len(sentences) == 60
     assert sentences[0] == (("Ann", "Bob", "laughs"), ("I-PER", "B-PER", "O"))
 
 
-def test_whole_sentences_of_sentiment_trees(tmp_path):
+def test_sentiment_of_whole_sentences_is_read(tmp_path):
     write_sentiment(tmp_path)
     fine = sentiment.read_sst(tmp_path, binary=False)
     binary = sentiment.read_sst(tmp_path, binary=True)
@@ -118,7 +119,7 @@ def test_whole_sentences_of_sentiment_trees(tmp_path):
     assert [opinion.label for opinion in binary.test[:4]] == [0, 0, 1, 1]
 
 
-def test_reviews_of_the_test_are_not_learnt_from(tmp_path):
+def test_test_reviews_are_not_used_for_training(tmp_path):
     write_reviews(tmp_path)
     opinions = sentiment.read_laroseda(tmp_path, seed=0)
     assert [len(part) for part in opinions] == [54, 6, 20]
@@ -126,25 +127,25 @@ def test_reviews_of_the_test_are_not_learnt_from(tmp_path):
 
 
 @pytest.mark.parametrize("name", similarity.SETS)
-def test_scored_pairs(tmp_path, name):
+def test_pairs_with_scores_are_read(tmp_path, name):
     write_similarity(tmp_path)
     pairs = similarity.read_pairs(tmp_path, name)
     assert len(pairs) == 20
     assert pairs[1] == (["A", "man", "plays", "."], ["A", "man", "sleeps", "."], 4.0)
 
 
-def test_words_as_they_were_written():
+def test_penn_treebank_escapes_are_undone():
     words = ["``", "''", "-LRB-", "-RCB-", "1\\/2", "\\*", "-LRB", "plain"]
-    assert [as_written(w) for w in words] == ['"', '"', "(", "}", "1/2", "*", "-LRB", "plain"]
+    assert [unescape_penn(w) for w in words] == ['"', '"', "(", "}", "1/2", "*", "-LRB", "plain"]
 
 
-def test_broken_files_are_named(tmp_path):
+def test_errors_name_the_damaged_file(tmp_path):
     archive = write_zip(tmp_path / "a.zip", {"x/y.txt": "é"}, "latin-1")
-    with pytest.raises(TextError, match=r"a\.zip holds no \*\.xml: see docs/evaluation\.md\.$"):
+    with pytest.raises(TextError, match=r"a\.zip has no file \*\.xml: see docs/evaluation\.md\.$"):
         member(archive, "*.xml")
     with pytest.raises(TextError, match=r"a\.zip: x/y\.txt is not utf-8 at byte 0\.$"):
         member(archive, "*.txt")
-    (tmp_path / "b.zip").write_text("no zip")
+    (tmp_path / "b.zip").write_text("not a zip")
     with pytest.raises(TextError, match=r"b\.zip cannot be read: "):
         member(tmp_path / "b.zip", "*")
     with pytest.raises(TextError, match=r"index\.noun cannot be read as a file of WordNet 3\.0"):
@@ -160,13 +161,13 @@ def test_broken_files_are_named(tmp_path):
             word_in_context.ARCHIVE,
             {"w/dev/dev.data.txt": "bank\tN\t1\ta\tb", "w/dev/dev.gold.txt": "T"},
             lambda path: word_in_context.read_pairs(path, "dev"),
-            "dev.data.txt, line 1: no WiC pair.",
+            "dev.data.txt, line 1 is not a pair of WiC.",
         ),
         (
             entities.ARCHIVE,
             {"c/eng.train": "Ann X Y O\nBob O\n"},
             lambda path: entities.read_part(path, "eng.train"),
-            "eng.train, line 2: not four columns.",
+            "eng.train, line 2 does not have four columns.",
         ),
         (
             senses.ALL_WORDS,
@@ -176,7 +177,7 @@ def test_broken_files_are_named(tmp_path):
         ),
     ],
 )
-def test_the_line_at_fault_is_named(tmp_path, name, files, read, message):
+def test_errors_name_the_line(tmp_path, name, files, read, message):
     with pytest.raises(TextError) as caught:
         read(write_zip(tmp_path / name, files))
     assert message in str(caught.value)
@@ -184,7 +185,7 @@ def test_the_line_at_fault_is_named(tmp_path, name, files, read, message):
 
 @pytest.mark.slow
 @pytest.mark.shared
-def test_the_real_treebanks_have_their_documented_sizes(shared):
+def test_the_real_treebanks_have_the_documented_sizes(shared):
     sizes = {}
     for name, source in part_of_speech.SETS.items():
         treebank = source.read(*(shared / "data" / file for file in source.files))
@@ -197,15 +198,16 @@ def test_the_real_treebanks_have_their_documented_sizes(shared):
 
 @pytest.mark.slow
 @pytest.mark.shared
-def test_the_real_sense_sets_have_their_documented_sizes(shared):
+def test_the_real_sense_datasets_have_the_documented_sizes(shared):
     semcor = senses.read_semcor(shared / "data" / senses.SEMCOR)
-    # 226,036 is what Raganato et al. 2017, table 1, count too.
+    # Raganato et al. 2017, table 1, has the same number of annotations, 226,036.
     assert len(semcor) == 37_176
     assert sum(len(sentence.tagged) for sentence in semcor) == 226_036
     everything = senses.read_all_words(shared / "data" / senses.ALL_WORDS)
     assert len(everything) == 1_173
     assert sum(len(sentence.tagged) for sentence in everything) == 7_253
-    sizes = [len(senses.read_one_word(shared / "data" / senses.ONE_WORD, w)) for w in senses.WORDS]
+    archive = shared / "data" / one_word.ARCHIVE
+    sizes = [len(one_word.read_examples(archive, word)) for word in one_word.WORDS]
     assert sizes == [4_146, 4_333, 4_378, 2_368]
     pairs = [
         word_in_context.read_pairs(shared / "data" / word_in_context.ARCHIVE, part)
@@ -216,17 +218,17 @@ def test_the_real_sense_sets_have_their_documented_sizes(shared):
 
 @pytest.mark.shared
 @pytest.mark.wordnet
-def test_the_first_sense_is_right_as_often_as_published(shared):
-    rows = senses.measure(None, Setting(shared / "data"))
+def test_the_first_sense_baseline_has_the_published_accuracy(shared):
+    rows = senses.measure(None, TaskConfig(shared / "data"))
     found = {row.data: round(100 * row.value, 1) for row in rows}
-    # Raganato et al. 2017, table 2, "WN 1st sense".
+    # These values are in Raganato et al. 2017, table 2, row "WN 1st sense".
     published = {"senseval2": 66.8, "senseval3": 66.2, "semeval2007": 55.2}
     published |= {"semeval2013": 63.0, "semeval2015": 67.8, "ALL": 65.2}
     assert {name: found[name] for name in published} == published
 
 
 @pytest.mark.shared
-def test_the_real_sentences_of_the_other_sets_have_their_documented_sizes(shared):
+def test_the_other_real_datasets_have_the_documented_sizes(shared):
     data = shared / "data"
     parts = [entities.read_part(data / entities.ARCHIVE, part) for part in entities.PARTS]
     assert [n_words(part) for part in parts] == [203_621, 51_362, 46_435]
@@ -242,6 +244,33 @@ def test_the_real_sentences_of_the_other_sets_have_their_documented_sizes(shared
 
 @pytest.mark.shared
 def test_every_task_finds_its_files(shared):
-    setting = Setting(shared / "data")
+    config = TaskConfig(shared / "data")
     tasks = [task._replace(wordnet=False) for task in TASKS.values()]
-    assert [task.missing(setting) for task in tasks] == [[]] * len(TASKS)
+    assert [task.missing(config) for task in tasks] == [[]] * len(TASKS)
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_line_ends_at_line_feeds_and_carriage_returns_alone(tmp_path, mark, end):
+    """`str.splitlines` would also end lines at these marks, which texts from the web contain."""
+
+    def write(path, name, *lines):
+        return write_zip(tmp_path / path, {name: "".join(line + end for line in lines)})
+
+    pair = f"4.5\tOne man{mark}plays.\tOne man sings."
+    write("similarity/RO-STS.zip", "x/text-similarity/RO-STS.test.tsv", pair, pair)
+    assert len(similarity.read_pairs(tmp_path, "RO-STS")) == 2
+    path = write("sst.zip", "t/dev.txt", f"(3 (2 a{mark}b) (3 c))", "(1 (1 d))")
+    assert [opinion.label for opinion in sentiment._trees(path, "dev")] == [3, 1]
+    path = write("ner.zip", "eng.testa", "Ann X Y I-PER", f"likes X{mark}Y O", "", "Bob X Y I-PER")
+    assert [len(sentence.words) for sentence in entities.read_part(path, "eng.testa")] == [2, 1]
+    path = write_zip(
+        tmp_path / "wic.zip",
+        {
+            "w/dev.data.txt": f"bank\tN\t1-0\ta bank{mark}.\tbank .{end}" * 2,
+            "w/dev.gold.txt": f"T{end}F{end}",
+        },
+    )
+    assert [pair.same for pair in word_in_context.read_pairs(path, "dev")] == [True, False]
+    sentences = part_of_speech._slash_tagged(f"a/at{mark}man/nn{end}he/pps{end}")
+    assert [sentence.words for sentence in sentences] == [("a", "man"), ("he",)]

@@ -1,21 +1,31 @@
-"""What people do with a model day by day, against arithmetic done by hand."""
+"""The most used methods of an embedder, compared with plain arithmetic."""
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import gensim.models
 import numpy as np
 import pytest
+from small_corpus import small_parameters
+from small_disk import limited_files
 from small_models import TINY, random_arrays
 
-from elmolib import neighbours, prediction, scoring
+from elmolib import plots
 from elmolib.elmo import ELMo, ElmoEmbedder
-from elmolib.errors import CorpusError, ParameterError, WeightsError
-from elmolib.text import Tokenizer
-from elmolib.vocabulary import SPECIAL_WORDS, Vocabulary
-from elmolib.weights import read_model, write_model, write_published
+from elmolib.embedding.onnx_file import write_onnx
+from elmolib.errors import CorpusError, ElmolibError, ParameterError, WeightsError
+from elmolib.explore import neighbours
+from elmolib.formats.readers import read_model
+from elmolib.formats.weights import StoredModel, write_model, write_published
+from elmolib.scoring import perplexity as scoring
+from elmolib.scoring import prediction
+from elmolib.text.tokenizer import Tokenizer
+from elmolib.text.vocabulary import SPECIAL_WORDS, Vocabulary
 
 DIM = 2 * TINY.projection_dim
 WORDS = [*SPECIAL_WORDS, "the", "bank", "river", "was", "steep", ".", "money", "deep"]
@@ -25,7 +35,7 @@ SENTENCE = "the river bank was unknown ."
 
 def write(path: Path, vocabulary: Vocabulary | None = VOCABULARY, seed: int = 0) -> Path:
     arrays = random_arrays(TINY, len(vocabulary) if vocabulary else None, seed)
-    write_model(path, TINY, arrays, vocabulary, Tokenizer(tokenized=True))
+    write_model(path, StoredModel(TINY, arrays, vocabulary, Tokenizer(tokenized=True)))
     return path
 
 
@@ -54,7 +64,7 @@ def test_a_sentence_vector_pools_those_of_its_words(embedder, layers, pooling, b
     np.testing.assert_array_equal(vectors[1], np.zeros(DIM))
 
 
-def test_one_string_has_one_vector_and_none_have_none(embedder):
+def test_one_string_has_one_vector_and_no_sentences_have_none(embedder):
     alone = embedder.embed_sentences("the river bank .")
     assert alone.shape == (DIM,)
     np.testing.assert_allclose(embedder.embed_sentences(["the river bank ."])[0], alone, atol=1e-6)
@@ -83,15 +93,18 @@ def test_sentences_and_words_in_them_are_compared_by_cosine(embedder):
     ("use", "message"),
     [
         (lambda e: e.embed_sentences(["a"], pooling="sum"), "pooling must be 'mean' or 'max'"),
-        (lambda e: e.embed_sentences(["a"], layers="all"), "embed_sentences takes one layer"),
+        (lambda e: e.embed_sentences(["a"], layers="all"), "embed_sentences needs a single layer"),
         (lambda e: e.embed_sentences(["a", 1]), "sentence 1 must be a string or a list"),
         (lambda e: e.similarity("a", " "), "sentence b has no words to compare"),
-        (lambda e: e.similarity("a", "b", layers="all"), "similarity takes one layer"),
-        (lambda e: e.similarity("a", "b", words=("a", "c")), "'c' is no word or position of.*'b'"),
-        (lambda e: e.similarity("a", "b", words=(0, 1)), "1 is no word or position of"),
+        (lambda e: e.similarity("a", "b", layers="all"), "similarity needs a single layer"),
+        (
+            lambda e: e.similarity("a", "b", words=("a", "c")),
+            "'c' is not a word or position of.*'b'",
+        ),
+        (lambda e: e.similarity("a", "b", words=(0, 1)), "1 is not a word or position of"),
         (lambda e: e.predict("a", top_k=0), "top_k must be a whole number of at least 1, not 0"),
         (lambda e: e.predict(7), "sentence 0 must be a string or a list of words"),
-        (lambda e: e.nearest("b", "a", ["a"]), "'b' is no word or position of"),
+        (lambda e: e.nearest("b", "a", ["a"]), "'b' is not a word or position of"),
         (lambda e: e.nearest("a", "a", ["a"], k=True), "k must be a whole number"),
         (lambda e: e.nearest("a", "a", ["a"], layers=9), "layers must be"),
     ],
@@ -105,7 +118,7 @@ def test_a_mistake_is_one_sentence(embedder, use, message):
 
 
 def distributions(weights: Path, words: list[str]) -> list[np.ndarray]:
-    """Forward and backward probabilities (n_words + 1, vocabulary), in float64 by definition."""
+    """Forward and backward probabilities (n_words + 1, vocabulary), in float64."""
     arrays = read_model(weights).arrays
     top = ElmoEmbedder(weights)._encoder.encode([words], boundaries=True)[0][-1].astype(np.float64)
     found = []
@@ -118,8 +131,8 @@ def distributions(weights: Path, words: list[str]) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("logits", [2**24, 1])
-def test_each_direction_names_its_most_probable_words(embedder, weights, monkeypatch, logits):
-    monkeypatch.setattr(prediction, "LOGITS", logits)
+def test_each_direction_predicts_its_most_probable_words(embedder, weights, monkeypatch, logits):
+    monkeypatch.setattr(prediction, "BLOCK", logits)
     words = SENTENCE.split()
     predicted = embedder.predict(SENTENCE, top_k=4)
     forward, backward = distributions(weights, words)
@@ -159,7 +172,7 @@ def test_the_table_has_a_row_for_each_direction_and_one_for_both(embedder):
     assert table.loc["substitutes", "bank"] == f"{first} {p:.0%} | {second} {q:.0%}"
 
 
-def test_more_words_than_there_are_and_no_words_at_all_do_no_harm(embedder):
+def test_top_k_may_exceed_the_vocabulary_and_sentences_may_be_empty(embedder):
     predicted = embedder.predict("the bank", top_k=1000)
     assert predicted.forward.probabilities.shape == (2, len(WORDS))
     np.testing.assert_allclose(predicted.forward.probabilities.sum(axis=1), 1, atol=1e-5)
@@ -195,14 +208,14 @@ def test_a_sentence_is_as_probable_as_its_words_and_its_end(embedder, weights):
     assert found.mean == pytest.approx((found.forward + found.backward) / 2)
 
 
-def test_the_softmax_is_read_once_it_is_needed_and_changes_no_vector(weights):
+def test_the_softmax_is_read_on_first_use_and_changes_no_vector(weights):
     embedder = ElmoEmbedder(weights)
     before = embedder.embed(SENTENCE, layers="all")
     embedder.embed([SENTENCE], carry_state=True)
     carried = [part.copy() for part in embedder._encoder.state]
-    assert embedder._bilm.softmax_W is None
+    assert embedder._softmax is None
     embedder.predict(SENTENCE)
-    assert embedder._bilm.softmax_W is not None
+    assert len(embedder._softmax.W) == len(VOCABULARY)
     np.testing.assert_array_equal(embedder.embed(SENTENCE, layers="all"), before)
     for part, kept in zip(carried, embedder._encoder.state, strict=True):
         np.testing.assert_array_equal(part, kept)
@@ -220,21 +233,26 @@ def test_a_file_without_the_language_model_says_so(tmp_path, weights, what, use)
 
         with h5py.File(path / "weights.hdf5", "r+") as file:
             del file["vocabulary"]
-    with pytest.raises(WeightsError, match="has no softmax with its vocabulary, so it predicts no"):
+    with pytest.raises(
+        WeightsError, match="has no softmax with its vocabulary, so it cannot predict"
+    ):
         getattr(ElmoEmbedder(path), use)("the bank")
 
 
-def test_a_file_that_has_changed_meanwhile_is_not_mixed_in(tmp_path):
+def test_a_file_that_changed_since_it_was_loaded_is_refused(tmp_path):
     embedder = ElmoEmbedder(write(tmp_path / "elmo.h5"))
     write(tmp_path / "elmo.h5", seed=1)
-    with pytest.raises(WeightsError, match=r"elmo\.h5 has changed since it was read"):
+    with pytest.raises(WeightsError, match=r"elmo\.h5 has changed since it was loaded"):
         embedder.predict("the bank")
 
 
-def test_a_model_that_was_trained_here_predicts_too(weights, tmp_path, embedder):
+def test_a_loaded_elmo_predicts_if_its_file_has_a_softmax(weights, tmp_path, embedder):
     elmo = object.__new__(ELMo)
     elmo.load_pretrained_elmo(weights)
     assert elmo.predict(SENTENCE).forward.words == embedder.predict(SENTENCE).forward.words
+    elmo.load_pretrained_elmo(write(tmp_path / "bare.h5", vocabulary=None))
+    with pytest.raises(WeightsError, match=r"bare\.h5 has no softmax with its vocabulary"):
+        elmo.predict(SENTENCE)
 
 
 # --- Neighbours
@@ -258,7 +276,7 @@ def text(tmp_path) -> Path:
 
 
 def by_brute_force(embedder, sentence: str, position: int, layers) -> list[tuple]:
-    """Every other word in its context, by falling cosine to the one asked for."""
+    """All occurrences of other words in the text, by descending cosine similarity."""
     query = embedder.embed(sentence, layers)[position]
     found = {}
     for line in LINES:
@@ -300,12 +318,59 @@ def test_word2vec_is_trained_on_the_same_text_once(embedder, tmp_path, text, mon
     assert set(vectors.key_to_index) == {"the", "bank", "river", "was", "steep", ".", "deep"}
     assert first == vectors.most_similar("bank", topn=3)
     assert embedder.nearest("bank", LINES[0], LINES, k=3).word2vec == first
-    monkeypatch.setattr("elmolib.word2vec.Word2Vec", None)
+    monkeypatch.setattr("elmolib.explore.word2vec.Word2Vec", None)
     assert embedder.nearest("bank", "a steep bank", corpus, k=3).word2vec == first
-    assert embedder.nearest("money", "money", corpus).word2vec == [], "it stands there only once"
+    assert embedder.nearest("money", "money", corpus).word2vec == [], "'money' occurs only once"
     cache.write_bytes(b"broken")
     with pytest.raises(CorpusError, match=r"word2vec\.bin is damaged"):
         embedder.nearest("bank", LINES[0], corpus)
+
+
+@pytest.mark.parametrize("place", ["full", "read-only"])
+def test_neighbours_are_found_where_nothing_can_be_written(
+    embedder, tmp_path, text, monkeypatch, place
+):
+    folder = tmp_path / "vectors"
+    corpus = embedder.embed_corpus(text, folder / "c.h5", "top")
+    expected = embedder.nearest("bank", LINES[0], LINES, k=3)
+    if place == "read-only":
+        # Tests may run as root, who can write everywhere, so simulate the error of the system.
+        monkeypatch.setattr(Path, "touch", refuse)
+    told = pytest.warns(UserWarning, match=r"word2vec\.bin could not be written \(")
+    with limited_files(64) if place == "full" else nullcontext(), told:
+        found = embedder.nearest("bank", LINES[0], corpus, k=3)
+    assert found.word2vec == expected.word2vec
+    assert [each.sentence for each in found.in_context] == [
+        each.sentence for each in expected.in_context
+    ]
+    assert [path.name for path in folder.iterdir()] == ["c.h5"]
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda e, weights, folder: e.to_projector(folder, ["a steep bank"]),
+        lambda e, weights, folder: small_parameters(folder.parent).to_yaml(folder / "p.yaml"),
+        lambda e, weights, folder: plots.save(e.heatmap("a steep bank"), folder / "p.png"),
+        lambda e, weights, folder: e.embed_corpus(folder.parent / "text.txt", folder / "v.h5"),
+        lambda e, weights, folder: write_model(folder / "elmo.h5", read_model(weights)),
+        lambda e, weights, folder: write_published(folder, read_model(weights)),
+        lambda e, weights, folder: write_onnx(folder / "elmo.onnx", read_model(weights)),
+    ],
+    ids=["projector", "yaml", "picture", "vectors", "model", "published", "onnx"],
+)
+def test_what_writes_says_in_a_sentence_that_it_cannot(embedder, weights, tmp_path, write):
+    small_parameters(tmp_path)
+    folder = tmp_path / "out"
+    refused = pytest.raises(ElmolibError, match=r"out.* could not be written \(File too large\)")
+    with limited_files(64), refused as caught:
+        write(embedder, weights, folder)
+    assert "\n" not in str(caught.value)
+    assert not [*folder.rglob("*")]
 
 
 def test_neighbours_are_printed_with_their_sentences(embedder):
@@ -315,7 +380,7 @@ def test_neighbours_are_printed_with_their_sentences(embedder):
     assert "[river]" in printed
 
 
-def test_neighbours_are_not_sought_among_vectors_of_another_kind(embedder, tmp_path, text):
+def test_vectors_of_another_model_or_layer_are_not_searched(embedder, tmp_path, text):
     corpus = embedder.embed_corpus(text, tmp_path / "c.h5", "top")
     with pytest.raises(CorpusError, match="holds the layers 'top', not 1"):
         embedder.nearest("bank", LINES[0], corpus, layers=1)
@@ -328,7 +393,7 @@ def test_neighbours_are_not_sought_among_vectors_of_another_kind(embedder, tmp_p
 
 
 def test_the_projector_gets_a_row_of_numbers_and_a_label_for_each_word(embedder, tmp_path):
-    sentences = ["the river bank .", "", ["a\tb", "c\nd", "\ud800"]]
+    sentences = ["the river bank .", "", ["a", "b", "\ud800"]]
     vectors_path, metadata_path = embedder.to_projector(tmp_path / "p", sentences, layers=1)
     rows = np.loadtxt(vectors_path, delimiter="\t")
     expected = np.concatenate(embedder.embed(sentences, layers=1))
@@ -340,7 +405,7 @@ def test_the_projector_gets_a_row_of_numbers_and_a_label_for_each_word(embedder,
             [word, str(i), "the river bank ."]
             for i, word in enumerate(["the", "river", "bank", "."])
         ),
-        *([word, str(i), "a b c d ?"] for i, word in enumerate(["a b", "c d", "?"])),
+        *([word, str(i), "a b \ufffd"] for i, word in enumerate(["a", "b", "\ufffd"])),
         [""],
     ]
     assert (vectors_path.name, metadata_path.name) == ("vectors.tsv", "metadata.tsv")

@@ -1,4 +1,4 @@
-"""Going on from another model: what is taken over, and that it helps on a new domain."""
+"""Fine-tuning copies the correct weights, and lowers the perplexity on a new domain."""
 
 from __future__ import annotations
 
@@ -13,21 +13,24 @@ import numpy as np
 import pytest
 from small_corpus import small_parameters
 
-from elmolib.corpus import prepare_corpus
+from elmolib.corpus.prepare import prepare_corpus
 from elmolib.elmo import ELMo
 from elmolib.errors import ParameterError, WeightsError
-from elmolib.fine_tuning import model_path
-from elmolib.scoring import perplexity
-from elmolib.text import Tokenizer
-from elmolib.training import Training
-from elmolib.weights import StoredModel, read_model, write_model, write_published
+from elmolib.formats.published import SHIPPED
+from elmolib.formats.readers import read_model
+from elmolib.formats.weights import StoredModel, write_model, write_published
+from elmolib.live.watch import progress_callbacks
+from elmolib.scoring.perplexity import perplexity
+from elmolib.scoring.runs import model_path
+from elmolib.text.tokenizer import Tokenizer
+from elmolib.training.loop import Training
 
 KEPT = {"vocabulary_file": "pretrained", "min_count": 1}
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A model that has learnt the made-up text for a while."""
+    """Train a model on the generated text for a few epochs."""
     folder = tmp_path_factory.mktemp("trained")
     parameters = small_parameters(folder, epochs=8, n_negatives=None)
     return Training(parameters, prepare_corpus(parameters)).run()
@@ -35,13 +38,13 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def fine_tuned(trained, tmp_path_factory):
-    """The same model after it has gone on with another domain; the first model is gone by then."""
+    """Fine-tune a copy of the trained model on another domain, then delete the copy."""
     folder = write_other_domain(tmp_path_factory.mktemp("fine_tuned"))
     copy = shutil.copy(trained, folder / "copy.h5")
     training = training_from(copy, folder, **KEPT, epochs=4, progress="line")
     before = training.heldout_perplexity()
     with redirect_stdout(StringIO()) as printed:
-        training.run()
+        training.run(progress_callbacks(training))
     copy.unlink()
     return SimpleNamespace(
         folder=folder, training=training, before=before, printed=printed.getvalue()
@@ -54,7 +57,7 @@ def other_domain(tmp_path):
 
 
 def write_other_domain(folder: Path) -> Path:
-    """Write sentences of another kind, partly in the same words, and others to hold out."""
+    """Write sentences of another grammar, with some of the same words, and a held-out text."""
     kinds = ["in the {} , {} the bear {}", "the {} {} near every {}", "{} {} {} !"]
     words = ["boat forest bank", "slept sang was swam flooded", "river money house deep sea"]
     lines = [
@@ -86,17 +89,15 @@ def softmax_by_word(arrays, vocabulary) -> dict:
 
 
 def arrays_of(training: Training) -> dict:
-    return {name: np.asarray(v.value) for name, v in training.bilm.named_variables().items()}
+    return {name: np.asarray(v.value) for name, v in training.bilm.weights_by_name().items()}
 
 
-def test_with_the_models_own_vocabulary_nothing_changes_but_the_order(
-    trained, tmp_path, other_domain
-):
+def test_with_the_vocabulary_of_the_model_only_the_order_changes(trained, tmp_path, other_domain):
     stored = read_model(trained)
     training = training_from(trained, tmp_path, **KEPT)
     words = training.corpus.vocabulary.words
     assert sorted(words) == sorted(stored.vocabulary.words)
-    assert words != stored.vocabulary.words, "the new text has other words on top"
+    assert words != stored.vocabulary.words, "the new text should have further words"
     arrays = arrays_of(training)
     before = softmax_by_word(stored.arrays, stored.vocabulary)
     for word, (W, b) in softmax_by_word(arrays, training.corpus.vocabulary).items():
@@ -104,10 +105,10 @@ def test_with_the_models_own_vocabulary_nothing_changes_but_the_order(
         assert b == before[word][1]
     for name in arrays.keys() - {"softmax/W", "softmax/b"}:
         np.testing.assert_array_equal(arrays[name], stored.arrays[name])
-    assert (training.beginning.n_kept, training.beginning.n_new) == (len(words), 0)
+    assert (training.transfer.n_kept, training.transfer.n_new) == (len(words), 0)
 
 
-def test_before_training_it_scores_like_the_model_itself(trained, tmp_path, other_domain):
+def test_before_training_the_perplexity_is_that_of_the_model(trained, tmp_path, other_domain):
     training = training_from(trained, tmp_path, **KEPT)
     ours = training.heldout_perplexity()
     theirs = perplexity(trained, tmp_path / "heldout.txt")
@@ -131,7 +132,7 @@ def test_with_a_new_vocabulary_known_words_keep_their_rows(trained, tmp_path, ot
         assert b == rows[word][1]
     assert {"<S>", "</S>", "<UNK>", "the", "bear", "bank"} <= known
     assert {"forest", "swam", ","} <= new
-    assert (training.beginning.n_kept, training.beginning.n_new) == (len(known), len(new))
+    assert (training.transfer.n_kept, training.transfer.n_new) == (len(known), len(new))
 
 
 def test_fine_tuning_lowers_the_new_domains_perplexity(fine_tuned):
@@ -141,58 +142,61 @@ def test_fine_tuning_lowers_the_new_domains_perplexity(fine_tuned):
     assert after.forward < before.forward / 2
     assert after.backward < before.backward / 2
     printed = fine_tuned.printed
-    assert "copy.h5: 30 words of the softmax are kept, 0 are new" in printed
-    assert f"held-out text before training: {before}" in printed
+    assert "copy.h5: 30 words kept, 0 new" in printed
+    assert f"before training: held-out {before}" in printed
     assert printed.index("before training") < printed.index("epoch 1/4")
 
 
-def test_the_fine_tuned_file_stands_alone(fine_tuned):
+def test_the_fine_tuned_file_is_self_contained(fine_tuned):
     stored = read_model(fine_tuned.training.weights_path)
     assert stored.vocabulary == fine_tuned.training.corpus.vocabulary
-    assert stored.record["parameters"]["pretrained"] == str(fine_tuned.folder / "copy.h5")
+    assert stored.training_record["parameters"]["pretrained"] == "copy.h5"
 
 
-def test_a_run_goes_on_without_the_other_model(fine_tuned):
+def test_a_run_resumes_without_the_pretrained_model(fine_tuned):
     training = fine_tuned.training
     again = Training(training.parameters, training.corpus)
-    assert (again.step, again.beginning) == (training.step, None)
+    assert (again.step, again.transfer) == (training.step, None)
     before, after = arrays_of(training), arrays_of(again)
     for name in before:
         np.testing.assert_array_equal(before[name], after[name])
 
 
-def test_a_published_model_needs_neither_tokenisation_nor_softmax(trained, tmp_path, other_domain):
+def test_a_published_model_needs_no_tokenizer_and_no_softmax(trained, tmp_path, other_domain):
     stored = read_model(trained)
     arrays = {name: a for name, a in stored.arrays.items() if not name.startswith("softmax/")}
-    published = StoredModel(stored.options, arrays, None, Tokenizer(tokenized=True), "")
+    published = StoredModel(stored.architecture, arrays, None, Tokenizer(tokenized=True))
     write_published(tmp_path / "published", published)
     training = training_from(tmp_path / "published", tmp_path)
-    assert training.beginning.n_kept == 0
-    assert training.beginning.n_new == len(training.corpus.vocabulary)
-    np.testing.assert_array_equal(arrays_of(training)["char_embed"], arrays["char_embed"])
+    assert training.transfer.n_kept == 0
+    assert training.transfer.n_new == len(training.corpus.vocabulary)
+    name = "char_cnn/embedding"
+    np.testing.assert_array_equal(arrays_of(training)[name], arrays[name])
     with pytest.raises(WeightsError, match="has no softmax with its vocabulary"):
         prepare_corpus(
             training.parameters.model_copy(update={**KEPT, "corpus_dir": str(tmp_path / "c")})
         )
 
 
-def test_a_model_of_other_dimensions_is_refused_with_every_key(trained, tmp_path, other_domain):
+def test_a_model_of_another_architecture_is_refused_naming_every_key(
+    trained, tmp_path, other_domain
+):
     with pytest.raises(ParameterError) as caught:
         training_from(
             trained, tmp_path, lstm_dim=9, cell_clip=None, filters=[[1, 4]], activation="tanh"
         )
     changes = 'filters to [[1, 4], [2, 6]], activation to "relu", lstm_dim to 8, cell_clip to 3.0'
     assert str(caught.value) == (
-        f"{trained} is of other dimensions than the parameters: set {changes}."
+        f"{trained} has another architecture than the parameters: set {changes}."
     )
 
 
-def test_a_missing_model_is_named(tmp_path, other_domain):
+def test_a_missing_model_is_named_in_the_error(tmp_path, other_domain):
     with pytest.raises(WeightsError, match="none.h5 cannot be read as a model"):
         training_from(tmp_path / "none.h5", tmp_path)
 
 
-def test_a_changed_vocabulary_of_the_model_prepares_the_corpus_anew(
+def test_a_changed_vocabulary_of_the_model_prepares_the_corpus_again(
     trained, tmp_path, other_domain
 ):
     copy = tmp_path / "copy.h5"
@@ -202,12 +206,12 @@ def test_a_changed_vocabulary_of_the_model_prepares_the_corpus_anew(
     fewer = type(stored.vocabulary)(stored.vocabulary.words[:-1])
     arrays = {**stored.arrays}
     arrays |= {name: arrays[name][:-1] for name in ("softmax/W", "softmax/b")}
-    write_model(copy, stored.options, arrays, fewer, stored.tokenizer)
+    write_model(copy, StoredModel(stored.architecture, arrays, fewer, stored.tokenizer))
     second = training_from(copy, tmp_path, **KEPT).corpus
     assert len(second.vocabulary) == len(first.vocabulary) - 1
 
 
-def test_the_class_takes_what_a_caller_types(tmp_path, monkeypatch):
+def test_elmo_resolves_paths_from_the_working_directory(tmp_path, monkeypatch):
     small_parameters(tmp_path).to_yaml(tmp_path / "params.yaml")
     monkeypatch.chdir(tmp_path)
     elmo = ELMo("text.txt", "pretrained", params="params.yaml", pretrained="elmo.h5")
@@ -218,11 +222,13 @@ def test_the_class_takes_what_a_caller_types(tmp_path, monkeypatch):
         assert elmo.parameters.pretrained == name
 
 
-def test_what_is_explored_is_what_was_learnt_or_else_where_it_begins(trained, tmp_path):
-    untrained = small_parameters(tmp_path)
-    with pytest.raises(WeightsError, match=r"no .*run/elmo\.h5: run .* or let pretrained name"):
+def test_model_path_is_the_model_named_or_else_the_run_s_own(trained, tmp_path):
+    untrained = small_parameters(tmp_path, pretrained=str(trained))
+    with pytest.raises(WeightsError, match=r"no .*run/elmo\.h5: run .* set model to an existing"):
         model_path(untrained)
-    begun = small_parameters(tmp_path, pretrained=str(trained))
-    assert model_path(begun) == trained
+    named = small_parameters(tmp_path, model=str(trained))
+    assert model_path(named) == trained
+    assert model_path(small_parameters(tmp_path, model="en-tiny")) == SHIPPED["en-tiny"]
     shutil.copytree(trained.parent, tmp_path / "run")
-    assert model_path(begun) == tmp_path / "run" / "elmo.h5"
+    assert model_path(untrained) == tmp_path / "run" / "elmo.h5"
+    assert model_path(named) == trained

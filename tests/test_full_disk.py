@@ -1,4 +1,4 @@
-"""A disk that really fills up: one sentence, and nothing is lost that was there before."""
+"""On a full disk, the error is one sentence, and earlier files are unchanged."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from small_corpus import made_up_sentences, small_parameters
 from small_disk import limited_files
 from small_models import TINY, random_arrays
 
-from elmolib.checkpoint import read_checkpoint
-from elmolib.corpus import prepare_corpus
+from elmolib.corpus.prepare import prepare_corpus
 from elmolib.elmo import ElmoEmbedder
 from elmolib.errors import ElmolibError
-from elmolib.text import Tokenizer
-from elmolib.training import Training
-from elmolib.weights import read_model, write_model
+from elmolib.formats.readers import read_model
+from elmolib.formats.weights import StoredModel, write_model
+from elmolib.text.tokenizer import Tokenizer
+from elmolib.training.checkpoint import read_checkpoint
+from elmolib.training.loop import Training
 
 SIZE = 4_000_000
 
@@ -31,10 +32,10 @@ Full = Callable[[int], AbstractContextManager]
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[tuple[Path, Full]]:
-    """A folder, and what leaves only so many bytes free in it while a block runs.
+    """A folder, and a context manager that leaves only a given number of bytes free in the folder.
 
-    Root gets a disk of its own in memory. Who may not mount one gets a limit on the size of files,
-    which fails writes in the same way, and is told so.
+    If the tests run as root, the folder is a file system in memory. A user without permission to
+    mount gets a limit on the size of files, which makes writes fail in the same way, and a warning.
     """
     folder = tmp_path / "disk"
     folder.mkdir()
@@ -44,13 +45,13 @@ def disk(tmp_path: Path) -> Iterator[tuple[Path, Full]]:
     except OSError:
         mounted = False
     if not mounted:
-        warnings.warn("No disk can be mounted: the full one is simulated.", stacklevel=1)
+        warnings.warn("No disk can be mounted: limited files simulate a full one.", stacklevel=1)
         yield folder, limited_files
         return
     try:
         yield folder, lambda n_bytes: filled(folder, n_bytes)
     finally:
-        # What a memory map still holds may stay until the process ends.
+        # Use --lazy, because a file may still be memory-mapped.
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
@@ -85,7 +86,7 @@ def refused(act: Callable[[], object]) -> str:
 
 
 class FillAt(keras.callbacks.Callback):
-    """Fills the disk when a step is done."""
+    """Callback that fills the disk after a step."""
 
     def __init__(self, step: int, full: AbstractContextManager) -> None:
         super().__init__()
@@ -111,12 +112,12 @@ def test_training_loses_nothing_on_a_full_disk(tmp_path, disk, n_bytes):
     whole = read_model(make(tmp_path / "whole").run()).arrays
     training, no_room = make(folder / "run"), full(n_bytes)
     message = refused(lambda: training.run([FillAt(7, no_room)]))
-    latest = training.checkpoint_path
+    latest = training.checkpoints.latest()
     no_room.__exit__(None, None, None)
-    assert "training stopped at step 10: see to it and start again" in message
+    assert "training stopped at step 10, so fix this and rerun" in message
     assert f"the last good checkpoint is {latest}." in message
     assert latest.name == "step-000000005.h5"
-    assert read_checkpoint(latest).facts.step == 5
+    assert read_checkpoint(latest).metadata.step == 5
     assert not list(folder.rglob("*.part"))
     again = read_model(make(folder / "run").run()).arrays
     assert {name: a.tobytes() for name, a in again.items()} == {
@@ -139,10 +140,10 @@ def test_preparation_leaves_the_former_corpus_on_a_full_disk(tmp_path, disk):
     assert prepare_corpus(other).record["made_from"]["parameters"]["min_count"] == 1
 
 
-def test_embedding_goes_on_once_a_full_disk_has_room_again(tmp_path, disk):
+def test_embedding_resumes_when_a_full_disk_has_room_again(tmp_path, disk):
     folder, full = disk
     weights, text = tmp_path / "elmo.h5", tmp_path / "text.txt"
-    write_model(weights, TINY, random_arrays(TINY), None, Tokenizer(tokenized=True))
+    write_model(weights, StoredModel(TINY, random_arrays(TINY), None, Tokenizer(tokenized=True)))
     text.write_text("\n".join(made_up_sentences(2000)) + "\n", encoding="utf-8")
     embedder = ElmoEmbedder(weights)
     for n_bytes in (0, 4096, 200_000):

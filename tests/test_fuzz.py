@@ -1,7 +1,7 @@
-"""Damaged files: every reader gives a value or one of our own errors, soon and in little memory.
+"""Damaged files: every reader returns a value or raises one of our errors, within limits.
 
-As a program, `python test_fuzz.py READER SEED MUTATIONS FOLDER` reads so many damaged files within
-2 s of processor time each and 1 GB of memory in all, and prints how many were refused.
+As a program, `python test_fuzz.py READER SEED MUTATIONS FOLDER` reads MUTATIONS damaged files, with
+a limit of 2 s of processor time for each and of 1 GB of memory, and prints how many were refused.
 """
 
 from __future__ import annotations
@@ -26,17 +26,19 @@ import pytest
 import yaml
 
 from elmolib.errors import ElmolibError
+from elmolib.formats.names import weight_shapes
+from elmolib.formats.options import options_of, read_options
 
 SECONDS = 2.0
 BYTES = 1_000_000_000
 
 
 class Target(NamedTuple):
-    """What to damage.
+    """The files of one reader to damage, and how to read them.
 
     Attributes:
-        files: valid files, one of which is damaged at a time, and the places of it that matter.
-        read: reads them, and touches what was read.
+        files: valid files, each with the offsets to damage. One file is damaged at a time.
+        read: function that reads the files and uses their content.
     """
 
     files: dict[Path, list[int]]
@@ -48,7 +50,7 @@ def everywhere(*paths: Path) -> dict[Path, list[int]]:
 
 
 def structure(path: Path) -> list[int]:
-    """The bytes of an HDF5 file that are not those of float arrays, whose change does no harm."""
+    """Return an HDF5 file's offsets, except in float arrays, whose damage cannot be detected."""
     in_arrays: set[int] = set()
     with h5py.File(path) as file:
 
@@ -65,19 +67,21 @@ def structure(path: Path) -> list[int]:
 def weights(folder: Path) -> Target:
     from small_models import TINY, random_arrays
 
-    from elmolib.text import Tokenizer
-    from elmolib.vocabulary import Vocabulary
-    from elmolib.weights import read_model, write_model
+    from elmolib.formats.readers import read_model
+    from elmolib.formats.weights import StoredModel, write_model
+    from elmolib.text.tokenizer import Tokenizer
+    from elmolib.text.vocabulary import Vocabulary
 
     path = folder / "elmo.h5"
     vocabulary = Vocabulary(["the", "râu", "河", "🚣"])
     arrays = random_arrays(TINY, len(vocabulary))
-    write_model(path, TINY, arrays, vocabulary, Tokenizer(language="ro"), {"steps": 3})
+    write_model(path, StoredModel(TINY, arrays, vocabulary, Tokenizer(language="ro"), {"steps": 3}))
     return Target({path: structure(path)}, lambda: read_model(path))
 
 
 def zipped(folder: Path) -> Target:
-    from elmolib.weights import read_model, write_published
+    from elmolib.formats.readers import read_model
+    from elmolib.formats.weights import write_published
 
     (whole,) = weights(folder).files
     write_published(folder / "published", read_model(whole))
@@ -95,30 +99,31 @@ def zipped(folder: Path) -> Target:
 def options(folder: Path) -> Target:
     from small_models import TINY
 
-    from elmolib.options import read_options
-
     path = folder / "options.json"
-    path.write_text(json.dumps(TINY.to_json()))
-    return Target(everywhere(path), lambda: read_options(path).weight_shapes(10))
+    path.write_text(json.dumps(options_of(TINY)))
+    return Target(everywhere(path), lambda: weight_shapes(read_options(path), 10))
 
 
 def checkpoint(folder: Path) -> Target:
     from small_models import TINY, random_arrays
 
-    from elmolib.checkpoint import Checkpoints, Facts
+    from elmolib.training.checkpoint import CheckpointMetadata, Checkpoints
 
     arrays = random_arrays(TINY, 7)
     history = [{"epoch": 1.0, "step": 60.0}]
-    facts = Facts(identity={"seed": 1}, step=60, epoch_steps=0, epoch_seconds=0.5, history=history)
+    metadata = CheckpointMetadata(
+        identity={"seed": 1}, step=60, epoch_steps=0, epoch_seconds=0.5, history=history
+    )
     checkpoints = Checkpoints(folder, keep=1)
-    path = checkpoints.write(arrays, facts)
+    path = checkpoints.write(arrays, metadata)
     return Target({path: structure(path)}, checkpoints.read_latest)
 
 
 def corpus(folder: Path) -> Target:
     from small_corpus import small_parameters
 
-    from elmolib.corpus import PreparedCorpus, prepare_corpus
+    from elmolib.corpus.prepare import prepare_corpus
+    from elmolib.corpus.prepared import PreparedCorpus
 
     path = prepare_corpus(small_parameters(folder)).path
 
@@ -136,24 +141,27 @@ def corpus(folder: Path) -> Target:
 def parameters(folder: Path) -> Target:
     from small_corpus import small_parameters
 
-    from elmolib.parameters import Parameters
+    from elmolib.settings.parameters import Parameters
 
     path = folder / "params.yaml"
     kept = ("run_dir", "text", "filters", "lstm_dim", "projection_dim", "n_layers", "n_highway")
     values = small_parameters(folder).to_json()
     short = {name: values[name] for name in (*kept, "char_embedding_dim", "learning_rate")}
     path.write_text(yaml.safe_dump(short))
-    return Target(everywhere(path), lambda: Parameters.from_yaml(path).options)
+    return Target(everywhere(path), lambda: Parameters.from_yaml(path).architecture)
 
 
 def vocabulary(folder: Path) -> Target:
-    from elmolib.vocabulary import Vocabulary
+    from elmolib.text.vocabulary import Vocabulary
 
     words, mapping, packed = folder / "a.txt", folder / "b.csv", folder / "c.txt.gz"
     words.write_text("<S>\n</S>\n<UNK>\nthe\nrâu\n河\n🚣\n", encoding="utf-8")
     mapping.write_text('Word,Index\n<PAD>,0\n<EOS>,1\nthe,2\n",",3\nrâu,5\n', encoding="utf-8")
     packed.write_bytes(gzip.compress(words.read_bytes()))
-    files = everywhere(words, mapping, packed)
+    table, pairs = folder / "d.tsv", folder / "e.json"
+    table.write_text('the\t2\n"\t3\nrâu\t5\n', encoding="utf-8")
+    pairs.write_text('{"<PAD>": 0, "the": 2,\n"\\"": 3, "r\\u00e2u": 5}\n')
+    files = everywhere(words, mapping, packed, table, pairs)
     return Target(files, lambda: [Vocabulary.read(path) for path in files])
 
 
@@ -164,7 +172,7 @@ READERS = {
 
 
 def damaged(whole: bytes, places: list[int], rng: random.Random) -> bytes:
-    """Change, drop, repeat or cut off a few bytes."""
+    """Change, drop or repeat a few bytes at the given places, or cut off the end."""
     content = bytearray(whole)
     for _ in range(rng.choice([1, 1, 1, 2, 4])):
         at = min(rng.choice(places), max(0, len(content) - 1))
@@ -189,7 +197,7 @@ def fuzz(reader: str, seed: int, n_mutations: int, folder: Path) -> int:
     """Read damaged files, one after the other.
 
     Returns:
-        how many were refused.
+        the number of refused files.
     """
     target = READERS[reader](folder)
     target.read()
@@ -201,7 +209,7 @@ def fuzz(reader: str, seed: int, n_mutations: int, folder: Path) -> int:
     for _ in range(n_mutations):
         path = rng.choice(list(target.files))
         path.write_bytes(damaged(whole[path], target.files[path], rng))
-        # What takes longer is killed by the signal, whatever library it is in.
+        # If a read takes more than `seconds`, a signal kills the process, even in a C library.
         signal.setitimer(signal.ITIMER_PROF, seconds)
         try:
             target.read()
@@ -215,7 +223,7 @@ def fuzz(reader: str, seed: int, n_mutations: int, folder: Path) -> int:
 
 
 def _slowness() -> float:
-    """How many times as long as on a common machine Python takes to count to a million."""
+    """Return this machine's time to count to a million, divided by the time of a usual machine."""
     begun = time.process_time()
     for _ in range(1_000_000):
         pass
@@ -229,7 +237,7 @@ def _bound_memory() -> None:
 
 
 def check(reader: str, seed: int, n_mutations: int, folder: Path) -> None:
-    """Fuzz in a process of its own, which may die."""
+    """Fuzz in a subprocess, because a damaged file may crash the process."""
     here = Path(__file__).parent
     environment = {**os.environ, "PYTHONPATH": f"{here.parent}{os.pathsep}{here}"}
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The pages that are made of executed notebooks."""
+"""The gallery's pages, made from executed notebooks."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def page_of(gallery, folder, *cells) -> str:
 
 
 def test_a_page_holds_words_code_output_and_pictures_but_no_parameters(gallery, tmp_path, root):
-    png = plots.png(plots.zipf([5, 3, 1]).figure)
+    png = plots.png(plots.zipf([5, 3, 1]))
     page = page_of(
         gallery,
         tmp_path,

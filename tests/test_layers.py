@@ -1,4 +1,4 @@
-"""What every layer owes to Keras: a configuration, a known shape, and a life after saving."""
+"""Every layer works in Keras: configuration, output shape, saving and loading."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 
 import keras
 import numpy as np
@@ -14,13 +14,11 @@ import pytest
 import tensorflow as tf
 from small_models import TINY
 
-import elmolib.layers
-from elmolib.layers.char_cnn import CharCNN
-from elmolib.layers.elmo_embedding import ElmoEmbedding
-from elmolib.layers.highway import Highway
-from elmolib.layers.projected_lstm import ProjectedLSTM
-from elmolib.layers.scalar_mix import ScalarMix
-from elmolib.layers.timestep_dropout import TimestepDropout
+import elmolib
+from elmolib.embedding.keras_layer import ElmoEmbedding
+from elmolib.model.layers import CharCNN, Highway, TimestepDropout
+from elmolib.model.lstm import ProjectedLSTM
+from elmolib.model.scalar_mix import ScalarMix
 
 GENERATOR = np.random.default_rng(0)
 
@@ -35,31 +33,44 @@ def integers(below: int, *shape: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Case:
-    """A layer with no argument at its default, and something for it to read."""
+    """A layer whose arguments all differ from their defaults, and inputs for the layer.
+
+    Attributes:
+        in_a_list: whether the layer takes its inputs as one list.
+        time_major: whether the first axis of the inputs is time; Keras then needs fixed sizes.
+    """
 
     make: Callable[[], keras.Layer]
     arguments: tuple[np.ndarray, ...]
     in_a_list: bool = False
+    time_major: bool = False
 
     def call(self, layer: keras.Layer, tensors) -> list:
         return keras.tree.flatten(layer(list(tensors)) if self.in_a_list else layer(*tensors))
 
     def model(self) -> keras.Model:
-        inputs = [keras.Input(x.shape[1:], dtype=str(x.dtype)) for x in self.arguments]
+        sizes = [x.shape if self.time_major else (None, *x.shape[1:]) for x in self.arguments]
+        inputs = [
+            keras.Input(batch_shape=size, dtype=str(x.dtype))
+            for size, x in zip(sizes, self.arguments, strict=True)
+        ]
         return keras.Model(inputs, self.call(self.make(), inputs))
 
 
 CASES = {
     "CharCNN": Case(
-        lambda: CharCNN(TINY, name="spelt"),
+        lambda: CharCNN(TINY, name="cnn"),
         (integers(261, 5, 10), integers(261, 4, 7)),
     ),
     "Highway": Case(lambda: Highway(name="high"), (floats(4, 6),)),
     "ProjectedLSTM": Case(
         lambda: ProjectedLSTM(5, 3, cell_clip=0.5, proj_clip=0.2, name="lstm"),
-        (floats(2, 4, 3), floats(2, 5), floats(2, 3)),
+        (floats(4, 2, 3), floats(2, 5), floats(2, 3)),
+        time_major=True,
     ),
-    "TimestepDropout": Case(lambda: TimestepDropout(0.4, seed=3, name="drop"), (floats(2, 4, 3),)),
+    "TimestepDropout": Case(
+        lambda: TimestepDropout(0.25, seed=3, name="drop"), (floats(4, 2, 3),), time_major=True
+    ),
     "ScalarMix": Case(
         lambda: ScalarMix(2, do_layer_norm=True, l2=0.1, name="mix"),
         (floats(2, 4, 3), floats(2, 4, 3)),
@@ -76,21 +87,24 @@ CASES = {
 every_layer = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 
-def test_no_layer_is_forgotten_here():
-    modules = [m.name for m in iter_modules(elmolib.layers.__path__, "elmolib.layers.")]
+def test_all_layers_are_tested_here():
+    modules = [
+        m.name for m in walk_packages(elmolib.__path__, "elmolib.") if "__main__" not in m.name
+    ]
     defined = {
         name
         for module in map(import_module, modules)
         for name, thing in vars(module).items()
         if isinstance(thing, type)
         and issubclass(thing, keras.Layer)
+        and not issubclass(thing, keras.Model)
         and thing.__module__ == module.__name__
     }
     assert defined == set(CASES)
 
 
 @every_layer
-def test_the_configuration_is_json_and_makes_the_layer_again(case: Case):
+def test_the_layer_is_restored_from_its_configuration_in_json(case: Case):
     layer = case.make()
     stored = json.loads(json.dumps(keras.saving.serialize_keras_object(layer)))
     again = keras.saving.deserialize_keras_object(stored)
@@ -100,12 +114,12 @@ def test_the_configuration_is_json_and_makes_the_layer_again(case: Case):
 
 
 @every_layer
-def test_the_shape_foretold_is_the_shape_that_comes(case: Case):
+def test_the_output_shape_is_predicted_correctly(case: Case):
     model = case.model()
     outputs = keras.tree.flatten(model(list(case.arguments)))
-    for foretold, output in zip(model.outputs, outputs, strict=True):
-        assert foretold.shape[1:] == tuple(output.shape)[1:]
-        assert keras.backend.standardize_dtype(output.dtype) == foretold.dtype
+    for predicted, output in zip(model.outputs, outputs, strict=True):
+        assert predicted.shape[1:] == tuple(output.shape)[1:]
+        assert keras.backend.standardize_dtype(output.dtype) == predicted.dtype
 
 
 @every_layer

@@ -1,4 +1,4 @@
-"""One word in many sentences: its places, its groups, and how alike its vectors are."""
+"""Occurrences of one word in many sentences, their groups, and the similarity of their vectors."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_corpus import made_up_sentences, small_parameters
 
-from elmolib.bilm import BiLM
-from elmolib.corpus import prepare_corpus
-from elmolib.embedding import SentenceEncoder
+from elmolib.corpus.prepare import prepare_corpus
+from elmolib.embedding.cosine import mean_similarity
+from elmolib.embedding.encoder import SentenceEncoder
+from elmolib.embedding.keras_runtime import KerasRuntime
 from elmolib.errors import CorpusError
-from elmolib.occurrences import (
+from elmolib.explore.occurrences import (
     Occurrences,
     in_two_dimensions,
     occurrences,
@@ -22,7 +23,7 @@ from elmolib.occurrences import (
     senses,
     spread_words,
 )
-from elmolib.similarity import mean_similarity
+from elmolib.model.bilm import BiLM
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +35,14 @@ def corpus(tmp_path_factory):
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
     parameters = small_parameters(tmp_path_factory.mktemp("model"))
-    return SentenceEncoder(BiLM(parameters.options, seed=1))
+    return SentenceEncoder(KerasRuntime(BiLM(parameters.architecture, seed=1)))
 
 
 def cosine(x: np.ndarray, y: np.ndarray) -> float:
     return float(x @ y / np.sqrt((x @ x) * (y @ y)))
 
 
-def test_every_place_of_a_word_is_found_with_its_vectors(corpus, encoder):
+def test_every_occurrence_of_a_word_is_found_with_its_vectors(corpus, encoder):
     sentences = [line.split() for line in made_up_sentences(150)]
     wanted = [(s, i) for s in sentences for i, word in enumerate(s) if word == "bank"]
     found = occurrences(encoder, corpus, "bank", n=1000)
@@ -52,7 +53,7 @@ def test_every_place_of_a_word_is_found_with_its_vectors(corpus, encoder):
         np.testing.assert_allclose(found.vectors[:, place], layers[:, position], atol=1e-6)
 
 
-def test_few_places_are_spread_over_the_text(corpus, encoder):
+def test_few_occurrences_are_spread_over_the_text(corpus, encoder):
     every = occurrences(encoder, corpus, "the", n=10_000)
     few = occurrences(encoder, corpus, "the", n=5)
     assert len(few.positions) == 5
@@ -61,12 +62,12 @@ def test_few_places_are_spread_over_the_text(corpus, encoder):
 
 
 @pytest.mark.parametrize("word", ["zebra", "<UNK>", "</S>"])
-def test_a_word_that_is_not_there_is_named(corpus, encoder, word):
+def test_a_word_outside_the_vocabulary_is_named(corpus, encoder, word):
     with pytest.raises(CorpusError, match=f"'{word}' is not in the vocabulary"):
         occurrences(encoder, corpus, word)
 
 
-def test_a_place_is_shown_with_what_is_around_it():
+def test_an_occurrence_is_shown_with_the_words_around_it():
     sentences = [["a", "b", "c", "d", "e", "f", "g"], ["d"]]
     found = Occurrences("d", sentences, [3, 0], np.zeros((1, 2, 2)))
     assert found.snippet(0, around=1) == "… c d e …"
@@ -102,7 +103,7 @@ def test_a_map_keeps_as_much_of_the_differences_as_a_plane_can():
 
 
 @given(st.integers(1, 4), st.integers(1, 3))
-def test_a_map_is_the_same_whatever_few_vectors_there_are(n, dim):
+def test_a_map_of_few_vectors_does_not_depend_on_their_mean(n, dim):
     vectors = np.random.default_rng(n).normal(size=(n, dim))
     points = in_two_dimensions(vectors)
     assert points.shape == (n, 2)
@@ -117,9 +118,7 @@ def test_mean_similarity_is_the_mean_over_all_pairs(n):
     assert mean_similarity(vectors) == pytest.approx(np.mean(pairs), abs=1e-6)
 
 
-def test_self_similarity_is_the_mean_cosine_of_a_word_s_places_above_that_of_random_words(
-    corpus, encoder
-):
+def test_self_similarity_is_the_mean_cosine_of_a_word_above_that_of_random_words(corpus, encoder):
     measured = self_similarity(encoder, corpus, ["bank", "river"], n=1000, n_random=50)
     for word in ("bank", "river"):
         vectors = occurrences(encoder, corpus, word, n=1000).vectors
@@ -131,15 +130,15 @@ def test_self_similarity_is_the_mean_cosine_of_a_word_s_places_above_that_of_ran
     np.testing.assert_allclose(measured.table[0], 1 - measured.baseline[0], atol=1e-6)
 
 
-def test_the_baseline_comes_near_that_of_all_words(corpus, encoder):
-    """Drawn words are as alike as any two words of the text, one sentence giving one of them."""
+def test_the_baseline_is_close_to_that_of_all_words(corpus, encoder):
+    """A sample of random words has about the mean similarity of all pairs of words in the text."""
     layers = np.concatenate(encoder.encode([s.split() for s in made_up_sentences(150)]), axis=1)
     measured = self_similarity(encoder, corpus, ["bank"], n_random=150)
     for layer, baseline in enumerate(measured.baseline):
         assert baseline == pytest.approx(mean_similarity(layers[layer]), abs=0.1)
 
 
-def test_words_are_chosen_from_the_most_frequent_on(corpus):
+def test_words_are_chosen_from_the_most_frequent_to_rarer_ones(corpus):
     words = spread_words(corpus, n=5, min_count=2)
     counts = [corpus.lexicon.counts[corpus.vocabulary[word]] for word in words]
     assert words[0] == "the"

@@ -1,4 +1,4 @@
-"""The options file: what is read, what is refused, and the arrays that follow from it."""
+"""Options files: which are read, which are refused, and the weight shapes that follow from them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,18 @@ from hypothesis import strategies as st
 from small_models import bilm_options
 
 from elmolib.errors import OptionsError
-from elmolib.options import BiLMOptions, parse_options, read_options
+from elmolib.formats.names import hdf5_arrays, weight_shapes
+from elmolib.formats.options import (
+    architecture_from_options,
+    options_of,
+    parse_options,
+    read_options,
+)
+from elmolib.settings.architecture import Architecture
 
 REFERENCE = Path(__file__).parents[1].parent / "shared" / "reference"
 
-# Dimensions of the published small model, whose number of parameters is public.
+# Dimensions of the published small model, whose number of parameters is known.
 SMALL = {
     "lstm": {
         "use_skip_connections": True,
@@ -60,15 +67,15 @@ def without(path: str) -> dict:
 
 
 @given(bilm_options())
-def test_json_form_is_read_back_equal(options: BiLMOptions) -> None:
-    text = json.dumps(options.to_json()).encode()
+def test_json_form_is_read_back_equal(options: Architecture) -> None:
+    text = json.dumps(options_of(options)).encode()
     assert parse_options(text, "options.json") == options
 
 
 def test_arrays_of_the_published_small_model_have_its_size() -> None:
-    shapes = BiLMOptions.from_json(SMALL).weight_shapes()
+    shapes = weight_shapes(architecture_from_options(SMALL))
     n_parameters = sum(math.prod(shape) for shape in shapes.values())
-    # The published file has 54,402,456 bytes, all but some kilobytes of them float32 values.
+    # The published file has 54,402,456 bytes: float32 values, and some kilobytes for HDF5.
     assert 0 < 54_402_456 - 4 * n_parameters < 40_000
 
 
@@ -85,18 +92,18 @@ def test_arrays_are_those_of_the_reference_files(variant: str) -> None:
         file.visititems(note)
     vocabulary_size = shapes.get("softmax/W", (None,))[0]
     options = read_options(REFERENCE / variant / "options.json")
-    assert options.weight_shapes(vocabulary_size) == shapes
+    assert dict(hdf5_arrays(options, vocabulary_size).values()) == shapes
 
 
 @pytest.mark.parametrize("n_characters", [261, 262])
 def test_number_of_characters_makes_no_difference(n_characters: int) -> None:
     options = changed("char_cnn.n_characters", n_characters)
-    assert BiLMOptions.from_json(options) == BiLMOptions.from_json(SMALL)
+    assert architecture_from_options(options) == architecture_from_options(SMALL)
 
 
 def test_training_keys_are_ignored() -> None:
     options = {**SMALL, "dropout": 0.1, "n_tokens_vocab": 793471, "bidirectional": True}
-    assert BiLMOptions.from_json(options) == BiLMOptions.from_json(SMALL)
+    assert architecture_from_options(options) == architecture_from_options(SMALL)
 
 
 @pytest.mark.parametrize(
@@ -108,9 +115,9 @@ def test_training_keys_are_ignored() -> None:
         ("lstm.use_skip_connections", "use_skip_connections", False),
     ],
 )
-def test_absent_key_means_what_it_means_to_bilm_tf(path: str, field: str, value: object) -> None:
-    assert getattr(BiLMOptions.from_json(without(path)), field) == value
-    assert getattr(BiLMOptions.from_json(changed(path, None)), field) == value
+def test_missing_key_has_the_default_of_bilm_tf(path: str, field: str, value: object) -> None:
+    assert getattr(architecture_from_options(without(path)), field) == value
+    assert getattr(architecture_from_options(changed(path, None)), field) == value
 
 
 @pytest.mark.parametrize(
@@ -129,8 +136,8 @@ def test_absent_key_means_what_it_means_to_bilm_tf(path: str, field: str, value:
     ],
 )
 def test_missing_key_is_named(path: str) -> None:
-    with pytest.raises(OptionsError, match=rf"^mine\.json: the key {path} is missing\.$"):
-        BiLMOptions.from_json(without(path), "mine.json")
+    with pytest.raises(OptionsError, match=rf"^mine\.json: the key {path} is missing: add it\.$"):
+        architecture_from_options(without(path), "mine.json")
 
 
 @pytest.mark.parametrize(
@@ -177,7 +184,7 @@ def test_missing_key_is_named(path: str) -> None:
 )
 def test_bad_value_is_refused_by_name(path: str, value: object) -> None:
     with pytest.raises(OptionsError) as caught:
-        BiLMOptions.from_json(changed(path, value), "mine.json")
+        architecture_from_options(changed(path, value), "mine.json")
     message = str(caught.value)
     assert message.startswith("mine.json: ")
     assert path in message
@@ -187,20 +194,20 @@ def test_bad_value_is_refused_by_name(path: str, value: object) -> None:
 def test_sum_of_allowed_dimensions_can_still_be_too_large() -> None:
     options = changed("lstm.dim", 65536)
     options["lstm"].update(projection_dim=65536, n_layers=64)
-    with pytest.raises(OptionsError, match="parameters, more than"):
-        BiLMOptions.from_json(options)
+    with pytest.raises(OptionsError, match="parameters, but at most"):
+        architecture_from_options(options)
 
 
 @pytest.mark.parametrize(
     "text, reason",
     [
-        (b"", "no valid JSON"),
-        (b"{", "no valid JSON"),
+        (b"", "not valid JSON"),
+        (b"{", "not valid JSON"),
         (b"[" * 10_000 + b"]" * 10_000, "nested too deep"),
         (b'{"lstm":' * 10_000 + b"1" + b"}" * 10_000, "nested too deep"),
-        (b'"\xff"', "not UTF-8: see its byte 1"),
-        (b" " * 1_000_001, "larger than 1 MB"),
-        (b'{"lstm": ' + b"9" * 10_000 + b"}", "no valid JSON"),
+        (b'"\xff"', "can't decode byte 0xff in position 1"),
+        (b" " * 1_000_001, "larger than 1,000,000 bytes"),
+        (b'{"lstm": ' + b"9" * 10_000 + b"}", "not valid JSON"),
         (b"[]", "JSON object"),
         (b"null", "JSON object"),
     ],
@@ -220,10 +227,10 @@ def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
         read_options(tmp_path)
 
 
-def test_byte_order_mark_is_no_obstacle(tmp_path: Path) -> None:
+def test_byte_order_mark_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "options.json"
     path.write_text(json.dumps(SMALL), encoding="utf-8-sig")
-    assert read_options(path) == BiLMOptions.from_json(SMALL)
+    assert read_options(path) == architecture_from_options(SMALL)
 
 
 @given(st.data())
@@ -233,6 +240,6 @@ def test_mutated_text_gives_options_or_our_own_error(data: st.DataObject) -> Non
     for position, replacement in data.draw(st.lists(edits, min_size=1, max_size=5)):
         text[position : position + 1] = replacement
     try:
-        assert isinstance(parse_options(bytes(text), "options.json"), BiLMOptions)
+        assert isinstance(parse_options(bytes(text), "options.json"), Architecture)
     except OptionsError as error:
         assert str(error).startswith("options.json")

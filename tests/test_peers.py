@@ -1,4 +1,4 @@
-"""Other programs read the files that we write, and find the same vectors in them."""
+"""Other programs read the files that we write and compute the same vectors from them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,21 +13,28 @@ import pytest
 from small_models import TINY, random_arrays
 
 from elmolib.elmo import ElmoEmbedder
-from elmolib.options import BiLMOptions
-from elmolib.text import Tokenizer
-from elmolib.vocabulary import Vocabulary
-from elmolib.weights import read_model, write_model, write_published
+from elmolib.formats.options import options_of
+from elmolib.formats.readers import read_model
+from elmolib.formats.weights import StoredModel, write_model, write_published
+from elmolib.settings.architecture import Architecture
+from elmolib.text.tokenizer import Tokenizer
+from elmolib.text.vocabulary import Vocabulary
 
 pytestmark = [pytest.mark.peers, pytest.mark.slow]
 
 TOLERANCE = 1e-5
 BATCH_SIZE = 4
 
+
+def changed(**values: object) -> Architecture:
+    return Architecture(**{**vars(TINY), **values})
+
+
 MODELS = {
     "skip": TINY,
-    "no skip": replace(TINY, use_skip_connections=False, n_layers=3, cell_clip=0.5, proj_clip=0.3),
-    "no projections": replace(
-        TINY, n_layers=1, activation="tanh", projection_dim=5, lstm_dim=5, proj_clip=None
+    "no skip": changed(use_skip_connections=False, n_layers=3, cell_clip=0.5, proj_clip=0.3),
+    "no projections": changed(
+        n_layers=1, activation="tanh", projection_dim=5, lstm_dim=5, proj_clip=None
     ),
 }
 
@@ -42,7 +48,7 @@ SENTENCES = [
     ["steep", "river", "?", "!"],
 ]
 
-# Both carry the state of each row from batch to batch, so each question begins in a new session.
+# Both programs carry each row's state from batch to batch, so each run needs a new session.
 SIMPLE_ELMO = """
 import sys, json
 import numpy as np
@@ -90,7 +96,7 @@ np.savez(out, **answers)
 
 
 def ask(program: str, folders: list[Path], out: Path) -> dict[str, np.ndarray]:
-    """Run another program in a process of its own, since it needs the former Keras."""
+    """Run another program in a subprocess, because it needs Keras 2."""
     question = json.dumps([SENTENCES, BATCH_SIZE, str(out), *map(str, folders)])
     done = subprocess.run(
         [sys.executable, "-c", program, question],
@@ -103,18 +109,21 @@ def ask(program: str, folders: list[Path], out: Path) -> dict[str, np.ndarray]:
         return dict(answers)
 
 
-def write_own(folder: Path, options: BiLMOptions) -> Path:
+def write_own(folder: Path, options: Architecture) -> Path:
     """Write a model as training does."""
     words = ["<S>", "</S>", "<UNK>", "the", "river", "bank"]
     path = folder / "elmo.h5"
     folder.mkdir(parents=True)
     arrays = {name: 0.5 * values for name, values in random_arrays(options, len(words)).items()}
-    write_model(path, options, arrays, Vocabulary(words), Tokenizer(tokenized=True, language="en"))
+    write_model(
+        path,
+        StoredModel(options, arrays, Vocabulary(words), Tokenizer(tokenized=True, language="en")),
+    )
     return path
 
 
 def in_order(vectors: np.ndarray) -> list[np.ndarray]:
-    """Cut off the padding: (sentences, ..., longest, features) to one array per sentence."""
+    """Cut off the padding of (sentences, ..., longest, features): one array per sentence."""
     return [row[..., : len(words), :] for row, words in zip(vectors, SENTENCES, strict=True)]
 
 
@@ -126,8 +135,7 @@ def assert_close(got, expected) -> None:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path, Path]]:
-    """For each model our own file, that file among options where others look for it, and the
-    published form."""
+    """Write each model as elmolib's file, as this file with an `options.json`, and as published."""
     written = {}
     for name, options in MODELS.items():
         folder = tmp_path_factory.mktemp(name.replace(" ", "_"))
@@ -135,7 +143,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Pat
         renamed, published = folder / "renamed", folder / "published"
         renamed.mkdir()
         (renamed / "model.hdf5").write_bytes(own.read_bytes())
-        (renamed / "options.json").write_text(json.dumps(options.to_json()))
+        (renamed / "options.json").write_text(json.dumps(options_of(options)))
         write_published(published, read_model(own))
         written[name] = own, renamed, published
     return written
@@ -150,7 +158,7 @@ def of_simple_elmo(files, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 @pytest.mark.parametrize("form", ["renamed", "published"])
 @pytest.mark.parametrize("name", MODELS)
 class TestSimpleElmo:
-    """simple-elmo from PyPI, as its users call it."""
+    """simple-elmo from PyPI."""
 
     @pytest.fixture
     def embedder(self, files, name) -> ElmoEmbedder:
@@ -162,12 +170,12 @@ class TestSimpleElmo:
         return lambda layers, warmup: in_order(of_simple_elmo[f"{folder} {layers} {warmup}"])
 
     @pytest.mark.parametrize("layers", ["all", "average", "top"])
-    def test_a_first_batch_has_the_vectors_that_we_always_give(self, embedder, theirs, layers):
+    def test_its_first_batch_has_our_vectors(self, embedder, theirs, layers):
         ours = embedder.embed(SENTENCES, layers=layers)
         assert_close(ours[:BATCH_SIZE], theirs(layers, warmup=False)[:BATCH_SIZE])
 
     @pytest.mark.parametrize("layers", ["all", "average", "top"])
-    def test_later_batches_have_those_of_carried_state(self, embedder, theirs, layers):
+    def test_its_later_batches_have_our_vectors_with_carried_state(self, embedder, theirs, layers):
         ours = embedder.embed(SENTENCES, layers=layers, batch_size=BATCH_SIZE, carry_state=True)
         assert_close(ours, theirs(layers, warmup=False))
 

@@ -1,4 +1,4 @@
-"""Scores against brute force, and against what bilm-tf measured with its own model."""
+"""Scores compared with brute force, and with the scores that bilm-tf gives to its own model."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import math
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,32 +16,24 @@ from small_corpus import lexicon_of, made_up_sentences, split_of
 from small_models import TINY, random_arrays
 from wikitext import wikitext
 
-from elmolib import scoring
-from elmolib.batches import BACKWARD, FORWARD
-from elmolib.bilm import BiLM
-from elmolib.characters import character_ids
-from elmolib.corpus import Split
+from elmolib.corpus.prepared import spread_sentences
+from elmolib.corpus.stream import BACKWARD, FORWARD
 from elmolib.errors import TextError, WeightsError
-from elmolib.evaluation import (
-    accuracy,
-    loss_by_frequency,
-    macro_scores,
+from elmolib.formats.readers import read_model
+from elmolib.formats.weights import StoredModel, write_model
+from elmolib.model.bilm import BiLM
+from elmolib.scoring.heldout import (
     score_heldout,
-    spread_sentences,
-)
-from elmolib.scoring import (
-    evaluate,
-    full_softmax,
-    perplexity,
-    score,
     unigram_log_probabilities,
     unigram_perplexity,
-    windows_of_sentences,
-    windows_of_split,
 )
-from elmolib.text import Tokenizer
-from elmolib.vocabulary import SPECIAL_WORDS, Vocabulary
-from elmolib.weights import read_model, write_model
+from elmolib.scoring.metrics import accuracy, loss_by_frequency, macro_scores, perplexity_table
+from elmolib.scoring.perplexity import Scorer, perplexity
+from elmolib.scoring.softmax import Softmax
+from elmolib.scoring.windows import windows_of_sentences, windows_of_split
+from elmolib.text.characters import character_ids
+from elmolib.text.tokenizer import Tokenizer
+from elmolib.text.vocabulary import SPECIAL_WORDS, Vocabulary
 
 KNOWN = ["the", "river", "bank", "was", "steep", "."]
 RARE = ["of", "Rome", "!"]
@@ -57,8 +50,9 @@ def bilm() -> BiLM:
 
 @pytest.fixture
 def small_windows(monkeypatch):
-    """Windows that end within sentences, so that state has to be carried."""
-    monkeypatch.setattr(scoring, "WINDOW", 4)
+    """Make windows end within sentences, so that the state must be carried to the next window."""
+    for room in ("windows", "perplexity"):
+        monkeypatch.setattr(f"elmolib.scoring.{room}.WINDOW", 4)
 
 
 def log_softmax(logits):
@@ -67,7 +61,7 @@ def log_softmax(logits):
 
 
 def losses_by_hand(bilm, sentences) -> np.ndarray:
-    """Loss of every prediction (2, targets), word after word through the whole text."""
+    """Return the losses (2, targets) of all predictions, computed word by word."""
     losses = [[], []]
     for direction in (FORWARD, BACKWARD):
         first, last = ("<S>", "</S>") if direction == FORWARD else ("</S>", "<S>")
@@ -78,24 +72,24 @@ def losses_by_hand(bilm, sentences) -> np.ndarray:
                 step = np.zeros((2, 1, 1), np.int32)
                 characters = character_ids([read], TINY.max_characters).astype(np.int32)
                 layers, new_state = bilm(characters, step, state)
-                # Only this direction's half of the state is of interest.
+                # The state is for both directions, but only `direction` is used.
                 state = new_state
-                top = np.asarray(layers[-1])[direction, 0].astype(np.float64)
+                top = np.asarray(layers[direction][-1])[0].astype(np.float64)
                 logits = top @ ops.convert_to_numpy(bilm.softmax_W).T.astype(np.float64)
                 probabilities = log_softmax(logits + ops.convert_to_numpy(bilm.softmax_b))
                 losses[direction].append(-probabilities[0, VOCABULARY[predicted]])
     return np.array(losses)
 
 
-def test_scores_are_those_of_reading_word_by_word(bilm, small_windows):
+def test_scores_equal_those_of_reading_word_by_word(bilm, small_windows):
     wanted = losses_by_hand(bilm, SENTENCES)
     windows = list(windows_of_sentences(SENTENCES, VOCABULARY, TINY))
     assert [w.targets.shape[1] for w in windows] == [4, 4, 4, 4, 1]
-    scores = list(score(bilm, windows))
-    got = np.concatenate([s.losses for s in scores], axis=1)
-    np.testing.assert_allclose(got, wanted, rtol=0, atol=2e-5)
+    scorer = Scorer(bilm)
+    scores = scorer.score(windows)
+    np.testing.assert_allclose(scores.losses, wanted, rtol=0, atol=2e-5)
 
-    result = evaluate(bilm, windows)
+    result = scorer.perplexity(windows)
     assert result.n_targets == 5 + 2 + 7 + 3
     assert result.vocabulary_size == len(VOCABULARY)
     assert math.isclose(result.forward, math.exp(wanted[FORWARD].mean()), rel_tol=1e-5)
@@ -112,38 +106,39 @@ def test_full_softmax_by_brute_force(monkeypatch, block):
     W = rng.normal(size=(size, dim)).astype(np.float32)
     b = rng.normal(size=size).astype(np.float32)
     targets = rng.integers(0, size, n)
-    monkeypatch.setattr(scoring, "LOGITS", n * block)
+    monkeypatch.setattr("elmolib.scoring.softmax.BLOCK", n * block)
 
-    losses, ranks, best, best_losses = full_softmax(outputs, targets, W, b)
+    softmax = Softmax(None, W, b)
+    losses, ranks, best, best_losses = softmax.compare(outputs, targets)
     logits = outputs.astype(np.float64) @ W.T + b
     rows = np.arange(n)
     np.testing.assert_allclose(losses, -log_softmax(logits)[rows, targets], rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(softmax.losses(outputs, targets), losses)
+    logs = softmax.log_probabilities(outputs)
+    np.testing.assert_allclose(logs, log_softmax(logits), rtol=0, atol=1e-5)
     np.testing.assert_array_equal(ranks, (logits > logits[rows, targets][:, None]).sum(axis=1))
     np.testing.assert_array_equal(best, logits.argmax(axis=1))
     np.testing.assert_allclose(best_losses, -log_softmax(logits).max(axis=1), rtol=0, atol=1e-5)
-    # Whoever is best is predicted at rank 0.
-    np.testing.assert_array_equal(full_softmax(outputs, best, W, b)[1], np.zeros(n))
+    # The most probable word has rank 0.
+    np.testing.assert_array_equal(softmax.compare(outputs, best)[1], np.zeros(n))
 
 
 def test_huge_logits_stay_finite():
     W = np.array([[1e4], [-1e4], [0.0]], np.float32)
-    losses, ranks, best, best_losses = full_softmax(
-        np.ones((1, 1), np.float32), np.array([1]), W, np.zeros(3, np.float32)
-    )
+    softmax = Softmax(None, W, np.zeros(3, np.float32))
+    losses, ranks, best, best_losses = softmax.compare(np.ones((1, 1), np.float32), np.array([1]))
     assert losses[0] == pytest.approx(2e4)
     assert (ranks[0], best[0], best_losses[0]) == (2, 0, 0)
 
 
 def corpus_of(train, heldout) -> SimpleNamespace:
-    """What a prepared corpus offers, from lists of words."""
+    """Return an object, made from lists of words, that scoring takes for a prepared corpus."""
     words = [*SPECIAL_WORDS, *KNOWN, *RARE]
-    lexicon = lexicon_of(KNOWN + RARE)
     counts = Counter(word for sentence in train for word in sentence)
-    lexicon.counts = np.array([counts[word] for word in words])
+    lexicon = replace(lexicon_of(KNOWN + RARE), counts=np.array([counts[word] for word in words]))
 
     def split(sentences):
-        made = split_of([[words.index(word) for word in sentence] for sentence in sentences])
-        return Split(made.ids, made.bounds)
+        return split_of([[words.index(word) for word in sentence] for sentence in sentences])
 
     return SimpleNamespace(
         path="corpus",
@@ -154,13 +149,15 @@ def corpus_of(train, heldout) -> SimpleNamespace:
     )
 
 
-def test_a_prepared_corpus_scores_as_its_text_does(bilm, small_windows, tmp_path):
+def test_a_prepared_corpus_has_the_perplexity_of_its_text(bilm, small_windows, tmp_path):
     corpus = corpus_of(SENTENCES, SENTENCES)
-    windows = windows_of_split(corpus.heldout, corpus.lexicon, len(VOCABULARY), TINY)
-    from_ids = evaluate(bilm, windows)
+    windows = windows_of_split(corpus.heldout, corpus, TINY)
+    from_ids = Scorer(bilm).perplexity(windows)
 
     arrays = random_arrays(TINY, len(VOCABULARY), seed=3)
-    write_model(tmp_path / "elmo.h5", TINY, arrays, VOCABULARY, Tokenizer(tokenized=True))
+    write_model(
+        tmp_path / "elmo.h5", StoredModel(TINY, arrays, VOCABULARY, Tokenizer(tokenized=True))
+    )
     text = tmp_path / "heldout.txt"
     text.write_text("\n".join(" ".join(sentence) for sentence in SENTENCES), encoding="utf-8")
     from_text = perplexity(tmp_path / "elmo.h5", text)
@@ -170,10 +167,10 @@ def test_a_prepared_corpus_scores_as_its_text_does(bilm, small_windows, tmp_path
     assert perplexity(tmp_path / "elmo.h5", [str(text)]) == from_text
 
 
-def test_what_cannot_be_scored_is_named(bilm, tmp_path):
-    write_model(tmp_path / "bare.h5", TINY, random_arrays(TINY), None, Tokenizer())
+def test_models_and_texts_that_cannot_be_scored_are_named(bilm, tmp_path):
+    write_model(tmp_path / "bare.h5", StoredModel(TINY, random_arrays(TINY), None, Tokenizer()))
     arrays = random_arrays(TINY, len(VOCABULARY))
-    write_model(tmp_path / "elmo.h5", TINY, arrays, VOCABULARY, Tokenizer())
+    write_model(tmp_path / "elmo.h5", StoredModel(TINY, arrays, VOCABULARY, Tokenizer()))
     with pytest.raises(WeightsError, match=r"bare\.h5 has no softmax"):
         perplexity(tmp_path / "bare.h5", tmp_path / "missing.txt")
     with pytest.raises(TextError, match=r"missing\.txt"):
@@ -184,7 +181,7 @@ def test_what_cannot_be_scored_is_named(bilm, tmp_path):
 
 
 def test_unigram_by_hand():
-    """Add-one counts over the vocabulary: rare words count as <UNK>, sentences end."""
+    """Probabilities are counts plus one; rare words count as <UNK>, sentence ends as </S>."""
     corpus = corpus_of([["the", "bank", "Rome"], ["the", "!"]], [["the", "of"]])
     size = len(KNOWN) + 3
     total = 5 + 2 + size
@@ -202,7 +199,8 @@ def test_macro_scores_by_hand():
     targets = np.array([3, 3, 3, 4, 4, 5, 1, 1, 1])
     best = np.array([3, 3, 4, 4, 3, 3, 1, 1, 1])
     scores = macro_scores(targets, best, min_targets=2)
-    # a: chosen 4 times, right twice of 3; b: chosen twice, right once of 2. The rest is left out.
+    # "a" is chosen 4 times, and 2 of its 3 targets are found. "b" is chosen twice, and 1 of its 2
+    # targets is found. Rare words and special words are left out.
     assert scores.n_words == 2
     assert math.isclose(scores.precision, (2 / 4 + 1 / 2) / 2)
     assert math.isclose(scores.recall, (2 / 3 + 1 / 2) / 2)
@@ -220,13 +218,15 @@ def test_accuracy_by_hand():
 def test_loss_by_frequency_adds_up(bilm):
     train = [sentence.split() for sentence in 4 * ["the river was steep .", "the bank of Rome !"]]
     corpus = corpus_of(train, SENTENCES)
-    scores = score_heldout(bilm, corpus)
+    scores = score_heldout(Scorer(bilm), corpus)
+    perplexities = perplexity_table(scores, corpus)["perplexity"]
+    assert math.isclose(perplexities["unigram"], unigram_perplexity(corpus), rel_tol=1e-6)
     table = loss_by_frequency(scores, corpus)
     assert list(table.index) == ["1+", "<UNK>", "sentence end"]
     assert table["targets"].sum() == scores.targets.size
     assert table.loc["sentence end", "targets"] == 2 * len(SENTENCES)
     for name, direction in (("forward", FORWARD), ("backward", BACKWARD)):
-        # Both directions predict the same words, so half of a band's targets are each one's.
+        # Both directions predict the same words, so each has half of the targets in a band.
         total = (table[name] * table["targets"] / 2).sum()
         assert math.isclose(total, scores.losses[direction].sum(), rel_tol=1e-5)
         one_sentence = table.loc["1+"]
@@ -238,8 +238,7 @@ def test_loss_by_frequency_adds_up(bilm):
 @pytest.mark.parametrize(("n_targets", "n_sentences"), [(1, 1), (60, 10), (600, 100), (9999, 100)])
 def test_spread_sentences(n_targets, n_sentences):
     sentences = [[k, k, k, k, k] for k in range(100)]
-    made = split_of(sentences)
-    chosen = spread_sentences(Split(made.ids, made.bounds), n_targets)
+    chosen = spread_sentences(split_of(sentences), n_targets)
     firsts = chosen.ids[chosen.bounds[:-1]].tolist()
     assert [chosen.ids[a:b].tolist() for a, b in itertools.pairwise(chosen.bounds)] == [
         [k] * 5 for k in firsts
@@ -249,20 +248,20 @@ def test_spread_sentences(n_targets, n_sentences):
 
 
 @pytest.mark.shared
-def test_a_model_of_bilm_tf_scores_its_first_words_to_six_digits(shared):
-    """The mean losses of an implementation of bilm-tf's mathematics in float64."""
+def test_losses_of_a_bilm_tf_model_agree_to_six_digits(shared):
+    """The reference is a float64 implementation of bilm-tf's formulas."""
     stored = read_model(shared / "reference" / "wt2")
     sentences = (line.split(" ") for line in wikitext(shared, "valid").split("\n"))
-    windows = windows_of_sentences(sentences, stored.vocabulary, stored.options)
-    scores = score(BiLM.from_arrays(stored.options, stored.arrays), windows)
-    losses = np.concatenate([next(scores).losses for _ in range(6)], axis=1)[:, :2_700]
-    means = losses.mean(axis=1, dtype=np.float64)
+    windows = windows_of_sentences(sentences, stored.vocabulary, stored.architecture)
+    scorer = Scorer(BiLM.from_arrays(stored.architecture, stored.arrays))
+    scores = scorer.score(itertools.islice(windows, 6))
+    means = scores.losses[:, :2_700].mean(axis=1, dtype=np.float64)
     np.testing.assert_allclose(means, [5.7582545, 5.7464711], rtol=0, atol=5e-6)
 
 
 @pytest.mark.slow
 @pytest.mark.shared
-def test_a_model_of_bilm_tf_scores_as_its_authors_code_says(shared, tmp_path):
+def test_perplexity_of_a_bilm_tf_model_is_that_of_its_own_code(shared, tmp_path):
     text = wikitext(shared, "valid")
     assert hashlib.sha256(text.encode()).hexdigest() == WT2_VALID
     (tmp_path / "valid.txt").write_text(text, encoding="utf-8")
@@ -277,7 +276,7 @@ def test_a_model_of_bilm_tf_scores_as_its_authors_code_says(shared, tmp_path):
 
 @pytest.mark.shared
 def test_unigram_of_wikitext(shared):
-    """917.5 is the reference's own figure."""
+    """The reference data give the perplexity 917.5."""
     train, valid = wikitext(shared, "train"), wikitext(shared, "valid")
     assert hashlib.sha256(train.encode()).hexdigest() == WT2_TRAIN
     words = (
@@ -286,9 +285,7 @@ def test_unigram_of_wikitext(shared):
     ids = {word: i for i, word in enumerate(words)}
 
     def split(text):
-        sentences = [line.split(" ") for line in text.split("\n")[:-1]]
-        flat = np.array([ids[word] for sentence in sentences for word in sentence])
-        return Split(flat, np.cumsum([0, *map(len, sentences)]))
+        return split_of([[ids[word] for word in line.split(" ")] for line in text.split("\n")[:-1]])
 
     train_split = split(train)
     corpus = SimpleNamespace(
@@ -301,7 +298,7 @@ def test_unigram_of_wikitext(shared):
     assert math.isclose(unigram_perplexity(corpus), 917.5, abs_tol=0.05)
 
 
-def test_made_up_text_is_what_the_tests_think_it_is():
+def test_made_up_text_is_reproducible():
     sentences = made_up_sentences(150)
     assert len(set(sentences)) > 60
     assert sentences == made_up_sentences(150)

@@ -1,4 +1,4 @@
-"""The committed figures: the tables are made of them, and the model card says nothing else."""
+"""The committed tables and the model card show exactly the figures of the results files."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.tasks.report import fill_card, write_report
+from benchmarks.tasks.results import read_results
 from elmolib.errors import ElmolibError
-from elmolib.evaluation.report import fill_card, write_report
-from elmolib.evaluation.results import read_results
 
 ORDER = ("simple", "word2vec", "word2vec-window", "random", "en-tiny")
 FOLDERS = ("results", "results/romanian", "results/printed")
 
 
 def stored(folder: Path) -> list[Path]:
-    """All result files, those of `ORDER` first and in its order."""
+    """Return the content of all results files; those in `ORDER` come first."""
     files = {path.stem: path for path in folder.glob("*.json")}
     named = [files.pop(name) for name in ORDER if name in files]
     return named + [files[name] for name in sorted(files)]
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_the_tables_are_those_of_the_stored_figures(root: Path, tmp_path: Path, name: str) -> None:
+def test_the_tables_show_the_stored_figures(root: Path, tmp_path: Path, name: str) -> None:
     write_report(stored(root / name), tmp_path / "tables.md")
     committed = (root / name / "tables.md").read_text(encoding="utf-8")
     assert (tmp_path / "tables.md").read_text(encoding="utf-8") == committed
@@ -31,17 +31,17 @@ def test_the_tables_are_those_of_the_stored_figures(root: Path, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_every_figure_tells_what_is_needed_to_repeat_it(root: Path, name: str) -> None:
+def test_every_figure_has_what_is_needed_to_measure_it_again(root: Path, name: str) -> None:
     for path in stored(root / name):
         results = read_results(path)
         measured = [name for run in results.runs for name in run["sets"]]
-        assert sorted(measured) == sorted({f"{row.task}: {row.data}" for row in results.rows})
+        assert sorted(measured) == sorted({row.table for row in results.rows})
         assert all(run["commit"] and run["finished"] for run in results.runs)
         for row in results.rows:
             assert row.low <= row.value <= row.high and row.n >= row.drawn > 0
 
 
-def test_the_model_card_has_the_stored_figures(root: Path, tmp_path: Path) -> None:
+def test_the_model_card_shows_the_stored_figures(root: Path, tmp_path: Path) -> None:
     committed = (root / "docs" / "en-tiny.md").read_text(encoding="utf-8")
     card = tmp_path / "card.md"
     card.write_text(committed, encoding="utf-8")
@@ -50,7 +50,7 @@ def test_the_model_card_has_the_stored_figures(root: Path, tmp_path: Path) -> No
     assert "| en-tiny | layer 2 |" in committed
 
 
-def test_a_card_without_a_place_for_tables_is_refused(tmp_path: Path) -> None:
+def test_a_card_without_the_lines_for_tables_is_refused(tmp_path: Path) -> None:
     card = tmp_path / "card.md"
     card.write_text("# A card\n", encoding="utf-8")
     with pytest.raises(ElmolibError, match=r"card\.md lacks the lines <!-- tables --> and "):

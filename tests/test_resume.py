@@ -1,4 +1,4 @@
-"""Runs killed at any moment end with the bytes of a run that was never killed."""
+"""Runs that are killed at any moment end with the same bytes as an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -16,38 +16,44 @@ import pytest
 from children import Child, started
 from small_corpus import made_up_sentences, small_parameters
 
-from elmolib.callbacks import DetailedMetrics
-from elmolib.corpus import prepare_corpus
-from elmolib.parameters import Parameters
-from elmolib.training import Training
+from elmolib.corpus.prepare import prepare_corpus
+from elmolib.live import run_log
+from elmolib.live.progress import read_progress, read_steps
+from elmolib.live.reports import DetailedMetrics
+from elmolib.live.run_log import RunLog
+from elmolib.settings.parameters import Parameters
+from elmolib.training.loop import Training
 
-STEPS_PER_EPOCH = 51
+STEPS_PER_EPOCH = 49
 
 
-class Tell(keras.callbacks.Callback):
-    """Say of every step that it is done."""
+class ReportSteps(keras.callbacks.Callback):
+    """Callback that reports every step to the parent process."""
 
-    def __init__(self, tell: Callable[[int], None]) -> None:
+    def __init__(self, report: Callable[[int], None]) -> None:
         super().__init__()
-        self.tell = tell
+        self.report = report
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        self.tell(batch)
+        self.report(batch)
 
 
-def train(tell: Callable[[int], None]) -> None:
+def train(report: Callable[[int], None]) -> None:
     warnings.filterwarnings("error", category=UserWarning, module="elmolib")
     parameters = Parameters.from_yaml("params.yaml")
     corpus = prepare_corpus(parameters)
-    Training(parameters, corpus).run([Tell(tell), DetailedMetrics.of(corpus, parameters)])
+    training = Training(parameters, corpus)
+    run_log.WRITE_SECONDS, run_log.ROW_SECONDS = 0.05, (0.0, 0.0)
+    log, metrics = RunLog(training), DetailedMetrics.of(corpus, parameters)
+    training.run([log, ReportSteps(report), metrics])
 
 
-def prepare(tell: Callable[[int], None]) -> None:
+def prepare(report: Callable[[int], None]) -> None:
     prepare_corpus(Parameters.from_yaml("params.yaml"), processes=2, chunk_bytes=20_000)
 
 
 def made(folder: Path, n_sentences: int, n_steps: int) -> Path:
-    """Make a folder that programs can be run in."""
+    """Create a folder with a text and parameters."""
     folder.mkdir()
     text = "\n".join(made_up_sentences(n_sentences)) + "\n"
     (folder / "text.txt").write_text(text, encoding="utf-8")
@@ -74,7 +80,7 @@ def wait_until(happens: Callable[[], bool], child: Child) -> None:
         time.sleep(0.0005)
 
 
-# When to kill: each function waits for its moment.
+# Each of these functions waits for a certain moment in a run. The test then kills the run.
 
 
 def after_some_time(child: Child, folder: Path, rng: random.Random) -> None:
@@ -83,25 +89,25 @@ def after_some_time(child: Child, folder: Path, rng: random.Random) -> None:
 
 def after_some_steps(child: Child, folder: Path, rng: random.Random) -> None:
     for _ in range(rng.randrange(1, 7)):
-        child.hear()
+        child.receive()
     time.sleep(rng.uniform(0.0, 0.02))
 
 
 def after_an_epoch(child: Child, folder: Path, rng: random.Random) -> None:
     for _ in range(STEPS_PER_EPOCH):
-        child.hear()
+        child.receive()
     time.sleep(rng.uniform(0.0, 0.1))
 
 
 def within_a_checkpoint(child: Child, folder: Path, rng: random.Random) -> None:
-    child.hear()
+    child.receive()
     checkpoints = folder / "run" / "checkpoints"
     wait_until(lambda: any(checkpoints.glob(".*.part")), child)
     time.sleep(rng.uniform(0.0, 0.003))
 
 
 def within_the_weights(child: Child, folder: Path, rng: random.Random) -> None:
-    child.hear()
+    child.receive()
     wait_until(lambda: any((folder / "run").glob(".elmo.h5.*.part")), child)
     time.sleep(rng.uniform(0.0, 0.003))
 
@@ -133,9 +139,9 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def survives(tmp_path: Path, n_steps: int, moments: list[Callable], least_kills: int) -> None:
-    """Train in peace, and so that each moment is the last of its process, and compare.
+    """Require that training that is killed at each of the moments writes the bytes of a whole run.
 
-    A process that ends just before it is to be killed does not count as killed.
+    A process that ends just before its kill does not count towards `least_kills`.
     """
     whole, folder = (made(tmp_path / name, 200, n_steps) for name in ("whole", "killed"))
     with started(train, whole) as undisturbed:
@@ -156,6 +162,8 @@ def survives(tmp_path: Path, n_steps: int, moments: list[Callable], least_kills:
     assert steps == [*range(STEPS_PER_EPOCH, n_steps, STEPS_PER_EPOCH), n_steps]
     assert files(run / "reports") == files(undisturbed / "reports")
     assert {path.name for path in run.iterdir()} == {path.name for path in undisturbed.iterdir()}
+    assert read_steps(run)["step"].tolist() == list(range(1, n_steps + 1))
+    assert read_progress(run).state == "finished"
     kept = [path.name for path in sorted((run / "checkpoints").iterdir())]
     assert kept == [f"step-{step:09d}.h5" for step in (n_steps - 2, n_steps)]
 

@@ -1,4 +1,4 @@
-"""The mix of layers, against formulas in NumPy and against the values of other programs."""
+"""The mix of layers compared with formulas in NumPy and with values of other programs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
 
-from elmolib.layers.scalar_mix import ScalarMix
+from elmolib.model.scalar_mix import ScalarMix
 
 TOLERANCE = 1e-5
 
@@ -30,7 +30,7 @@ def made(scalars=SCALARS, gamma=GAMMA, **kwargs) -> ScalarMix:
 
 
 def numpy_mix(layers, scalars, gamma, mask, do_layer_norm):
-    """The formula in float64, each value on its own."""
+    """The mix of layers by its formula, in float64."""
     layers = np.asarray(layers, np.float64)
     if do_layer_norm:
         kept = [layer[mask] for layer in layers]
@@ -43,7 +43,7 @@ def numpy_mix(layers, scalars, gamma, mask, do_layer_norm):
 
 @pytest.mark.parametrize("do_layer_norm", [False, True])
 @pytest.mark.parametrize("mask", [MASK, np.ones_like(MASK)])
-def test_the_mix_is_that_of_the_formula(mask, do_layer_norm):
+def test_the_mix_follows_the_formula(mask, do_layer_norm):
     mix = made(do_layer_norm=do_layer_norm)
     expected = numpy_mix(LAYERS, SCALARS, GAMMA, mask, do_layer_norm)
     np.testing.assert_allclose(mix(list(LAYERS), mask=mask), expected, atol=TOLERANCE)
@@ -58,7 +58,7 @@ def test_a_new_mix_is_the_average():
 
 
 @pytest.mark.parametrize("do_layer_norm", [False, True])
-def test_masked_positions_change_nothing_and_come_out_as_zero(do_layer_norm):
+def test_masked_positions_have_no_effect_and_become_zero(do_layer_norm):
     mix = made(do_layer_norm=do_layer_norm)
     changed = np.where(MASK[..., None], LAYERS, 1e6).astype(np.float32)
     expected = np.asarray(mix(list(LAYERS), mask=MASK))
@@ -67,28 +67,28 @@ def test_masked_positions_change_nothing_and_come_out_as_zero(do_layer_norm):
 
 
 @given(st.lists(st.floats(-30, 30, width=32), min_size=2, max_size=6))
-def test_layer_weights_are_shares(scalars):
+def test_layer_weights_are_a_softmax(scalars):
     weights = np.asarray(made(np.array(scalars, np.float32)).layer_weights())
     assert (weights >= 0).all()
     assert weights.sum() == pytest.approx(1, abs=1e-5)
-    # To add the same to all scalars changes no weight.
+    # Adding the same number to all scalars does not change the weights.
     moved = made(np.array(scalars, np.float32) + 5).layer_weights()
     np.testing.assert_allclose(moved, weights, atol=1e-5)
 
 
 @pytest.mark.parametrize("do_layer_norm", [False, True])
-def test_a_batch_without_any_word_is_zero_and_finite(do_layer_norm):
+def test_a_batch_without_words_is_zero(do_layer_norm):
     mix = made(do_layer_norm=do_layer_norm)
     assert not np.asarray(mix(list(LAYERS), mask=np.zeros_like(MASK))).any()
 
 
-def test_the_pull_on_the_weights_is_added_to_the_loss():
+def test_l2_is_added_to_the_loss():
     (loss,) = made(l2=0.1).losses
     assert float(loss) == pytest.approx(0.1 * (SCALARS**2).sum())
     assert not made().losses
 
 
-def test_training_finds_the_layer_that_matters_and_the_pull_holds_it_back():
+def test_training_finds_the_useful_layer_and_l2_keeps_the_average():
     def weights_after(l2):
         layers = [keras.Input((4, 5)) for _ in LAYERS]
         mix = ScalarMix(3, l2=l2)
@@ -97,12 +97,12 @@ def test_training_finds_the_layer_that_matters_and_the_pull_holds_it_back():
         model.fit(list(LAYERS), LAYERS[1], epochs=150, verbose=0)
         return np.asarray(mix.layer_weights())
 
-    free, pulled = weights_after(0.0), weights_after(10.0)
+    free, regularized = weights_after(0.0), weights_after(10.0)
     assert free[1] > 0.9
-    np.testing.assert_allclose(pulled, [1 / 3] * 3, atol=0.1)
+    np.testing.assert_allclose(regularized, [1 / 3] * 3, atol=0.1)
 
 
-def test_keras_masks_come_in_and_go_on():
+def test_keras_masks_are_used_and_passed_on():
     inputs = keras.Input((4, 5))
     masked = keras.layers.Masking(mask_value=0.0)(inputs)
     mix = made(do_layer_norm=True)
@@ -114,7 +114,7 @@ def test_keras_masks_come_in_and_go_on():
     np.testing.assert_array_equal(out._keras_mask, MASK)
 
 
-def test_half_precision_has_the_statistics_of_full_precision():
+def test_bfloat16_layers_are_normalized_in_float32():
     mix = made(do_layer_norm=True, dtype="mixed_bfloat16")
     far = [ops.cast(layer + 30.0, "bfloat16") for layer in LAYERS]
     out = mix(far, mask=MASK)
@@ -125,18 +125,18 @@ def test_half_precision_has_the_statistics_of_full_precision():
 
 
 @pytest.mark.parametrize("n_layers", [0, -1])
-def test_there_must_be_a_layer(n_layers):
+def test_no_layers_raise_an_error(n_layers):
     with pytest.raises(ValueError, match=f"n_layers is {n_layers}"):
         ScalarMix(n_layers)
 
 
 @pytest.mark.parametrize("l2", [-1.0, float("nan")])
-def test_the_pull_cannot_be_a_push(l2):
+def test_a_negative_l2_raises_an_error(l2):
     with pytest.raises(ValueError, match="l2 is"):
         ScalarMix(2, l2=l2)
 
 
-def test_another_number_of_layers_is_refused():
+def test_a_wrong_number_of_layers_raises_an_error():
     with pytest.raises(ValueError, match="mixes 3 layers, not 2"):
         ScalarMix(3)(list(LAYERS[:2]))
 
@@ -144,7 +144,7 @@ def test_another_number_of_layers_is_refused():
 @pytest.mark.shared
 @pytest.mark.parametrize("variant", ["skip", "noskip", "plain"])
 class TestAgainstOtherPrograms:
-    """Values of AllenNLP and bilm-tf."""
+    """Mixes equal those that AllenNLP and bilm-tf computed."""
 
     @pytest.fixture
     def expected(self, shared: Path, variant: str):

@@ -1,4 +1,4 @@
-"""What long runs, large vocabularies and large texts cost in memory."""
+"""Memory of long runs, large vocabularies and large texts."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from pathlib import Path
 import keras
 
 from benchmarks.machine import memory
-from elmolib.callbacks import DetailedMetrics
-from elmolib.corpus import prepare_corpus
-from elmolib.parameters import Parameters
-from elmolib.training import Training
+from elmolib.corpus.prepare import prepare_corpus
+from elmolib.live.reports import DetailedMetrics
+from elmolib.settings.parameters import Parameters
+from elmolib.training.loop import Training
 
 
 class Watch(keras.callbacks.Callback):
@@ -46,23 +46,35 @@ print(found)
 """
 
 LARGE_SOFTMAX = """
+from types import SimpleNamespace
+
 import numpy as np
 
 from benchmarks.machine import forget_peak_memory, memory, peak_memory
-from elmolib.adagrad import Adagrad
-from elmolib.batches import Batches
-from elmolib.bilm import BiLM
-from elmolib.options import BiLMOptions
-from elmolib.training_step import TrainingStep
-from small_corpus import lexicon_of, split_of
+from elmolib.model.bilm import BiLM
+from elmolib.settings.architecture import Architecture
+from elmolib.training.adagrad import Adagrad
+from elmolib.training.batches import Batches
+from elmolib.training.step import TrainingStep
+from small_corpus import lexicon_of, split_of, training_settings
 
 N_WORDS, DIM, N_STEPS = 800_000, 128, 8
-options = BiLMOptions(4, ((1, 8), (2, 8)), 1, "relu", 12, 128, DIM, 2, 3.0, 3.0, True)
+architecture = Architecture(
+    char_embedding_dim=4,
+    filters=((1, 8), (2, 8)),
+    n_highway=1,
+    max_characters=12,
+    lstm_dim=128,
+    projection_dim=DIM,
+    n_layers=2,
+)
+settings = training_settings(batch_size=16, unroll_steps=20, n_negatives=1000, seed=0)
 ids = np.random.default_rng(0).integers(3, N_WORDS, (200, 20))
 lexicon = lexicon_of([f"w{i}" for i in range(N_WORDS - 3)])
-batches = Batches(split_of(ids), lexicon, N_WORDS, options, 16, 20, 1000, 0)
-bilm = BiLM(options, N_WORDS)
-step = TrainingStep(bilm, Adagrad(bilm.named_variables(), 0.2, 1.0), 10.0)
+corpus = SimpleNamespace(train=split_of(ids), lexicon=lexicon, vocabulary=range(N_WORDS))
+batches = Batches(corpus, architecture, settings)
+bilm = BiLM(architecture, N_WORDS)
+step = TrainingStep(bilm, Adagrad(bilm.weights_by_name(), 0.2, 1.0), 10.0)
 state = bilm.initial_state(16)
 forget_peak_memory()
 before = memory()
@@ -76,11 +88,9 @@ print([peak_memory() - before, 4 * N_WORDS * DIM])
 LARGE_TEXT = """
 import json, sys, threading, time
 
-import numpy as np
-
 from benchmarks.machine import family_memory, forget_peak_memory, peak_memory
-from elmolib.corpus import prepare_corpus
-from elmolib.parameters import Parameters
+from elmolib.corpus.prepare import prepare_corpus
+from elmolib.settings.parameters import Parameters
 
 
 def watch():
@@ -97,15 +107,15 @@ corpus = prepare_corpus(parameters)
 watching = False
 watcher.join()
 
-from elmolib.training import Training
+from elmolib.training.loop import Training
 
 forget_peak_memory()
 training = Training(parameters, corpus)
-# Evaluating a hundredth of the text takes minutes, and its memory is that of a window.
+# Leave evaluation out: it takes minutes, but no more memory than scoring one window.
 corpus.heldout = None
 training.run()
 found["training"] = peak_memory()
-found["weights"] = sum(np.asarray(v.value).nbytes for v in training.bilm.named_variables().values())
+found["weights"] = sum(array.nbytes for array in training.bilm.arrays().values())
 found["steps"] = training.step
 found["lexicon"] = len(corpus.lexicon)
 print(json.dumps(found))
@@ -113,7 +123,7 @@ print(json.dumps(found))
 
 
 def answer_of(program: str, *arguments: Path) -> list | dict:
-    """Run a program on its own, for its memory to be its own, and read what it prints last."""
+    """Run a program in a separate process and read the last line that it prints."""
     places = [str(ROOT), str(ROOT / "tests")]
     done = subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)],
@@ -126,8 +136,8 @@ def answer_of(program: str, *arguments: Path) -> list | dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_a_long_run_takes_no_more_memory_and_files_than_a_short_one(tmp_path):
-    """1,000 steps and 100 evaluations with their checkpoints and reports, after some to warm up."""
+def test_a_long_run_needs_no_more_memory_and_open_files_than_a_short_one(tmp_path):
+    """The long run has 1,000 steps and 100 evaluations with checkpoints and reports."""
     text = tmp_path / "text.txt"
     text.write_text("the river bank was steep .\na bear robbed the bank !\n" * 20)
     parameters = small_parameters(
@@ -147,7 +157,7 @@ def test_a_long_run_takes_no_more_memory_and_files_than_a_short_one(tmp_path):
     parameters.to_yaml(tmp_path / "params.yaml")
     found = answer_of(LONG_RUN, tmp_path / "params.yaml")
     steps, memory, files = zip(*found, strict=True)
-    warm = 2  # of the measurements every 20 epochs
+    warm = 2  # number of first measurements (one every 20 epochs) to leave out
     assert steps[-1] - steps[warm] >= 1000
     assert max(memory[warm:]) < 1.02 * memory[warm]
     assert len(set(files)) == 1

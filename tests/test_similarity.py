@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from elmolib.similarity import unit_length, whitening
+from benchmarks.tasks.whitening import whitening
+from elmolib.embedding.cosine import unit_length
 
 
 def test_whitened_cosines_are_those_of_the_inverse_covariance():
@@ -19,7 +20,7 @@ def test_whitened_cosines_are_those_of_the_inverse_covariance():
     np.testing.assert_allclose(units @ units.T, products / np.outer(lengths, lengths), atol=1e-9)
 
 
-def test_whitened_vectors_vary_alike_in_all_directions():
+def test_whitened_vectors_have_the_same_variance_in_all_directions():
     rng = np.random.default_rng(1)
     vectors = rng.normal(size=(20_000, 4)) @ rng.normal(size=(4, 4)) + [9, 0, 0, -9]
     whitened = whitening(vectors.mean(axis=0), np.cov(vectors, rowvar=False))(vectors)
@@ -29,7 +30,7 @@ def test_whitened_vectors_vary_alike_in_all_directions():
     assert (np.diag(covariance) <= 1).all() and np.diag(covariance).max() > 0.97
 
 
-def test_a_direction_without_variance_whitens_to_numbers():
+def test_a_direction_without_variance_whitens_to_finite_numbers():
     vectors = np.array([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0]])
     whitened = whitening(vectors.mean(axis=0), np.cov(vectors, rowvar=False))(vectors)
     assert np.isfinite(whitened).all()

@@ -1,29 +1,25 @@
-"""Reading treebanks, and judging taggers by counts done by hand."""
+"""Reading treebanks, and accuracies of taggers, compared with counts by hand."""
 
 from __future__ import annotations
 
 import gzip
 from pathlib import Path
 
-import keras
+import conllu
 import numpy as np
 import pytest
-import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_models import TINY
 
 from elmolib.errors import TextError
-from elmolib.layers.elmo_embedding import ElmoEmbedding
-from elmolib.tagging import (
-    TaggedBatches,
+from elmolib.explore.tagging import (
     TaggedSentence,
-    accuracy_table,
     commonest_tags,
-    predict_tags,
     read_conllu,
     tag_names,
+    tagger_table,
 )
+from elmolib.text.tokenizer import Tokenizer
 
 TREEBANK = """\
 # sent_id = 1
@@ -52,7 +48,7 @@ def written(folder: Path, content: str | bytes, name: str = "bank.conllu") -> Pa
     return path
 
 
-def test_words_and_tags_are_read_and_nothing_else(tmp_path):
+def test_only_words_and_tags_are_read(tmp_path):
     assert read_conllu(written(tmp_path, TREEBANK)) == SENTENCES
     packed = written(tmp_path, gzip.compress(TREEBANK.encode()), "bank.conllu.gz")
     assert read_conllu(packed) == SENTENCES
@@ -61,14 +57,60 @@ def test_words_and_tags_are_read_and_nothing_else(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "same",
+    [
+        "\ufeff" + TREEBANK,
+        TREEBANK.replace("\t3\tnsubj", "\t8.1\tnsubj"),
+        TREEBANK.replace("\t3\tnsubj", "\tROOT\tnsubj"),
+        TREEBANK.replace("Mood=Ind|Tense=Past", "anything"),
+        TREEBANK.replace("\t_\t_\n", "\n"),  # two columns less
+        TREEBANK.replace("\t_\t_\n", "\t_\t_\t_\tV\n"),  # more columns, as in Universal PropBank
+        TREEBANK.replace("\n\n", "\n \n\n"),
+        TREEBANK.rstrip("\n"),
+    ],
+)
+def test_other_columns_may_hold_anything(tmp_path, same):
+    assert same != TREEBANK
+    assert read_conllu(written(tmp_path, same)) == SENTENCES
+
+
+def test_columns_may_be_declared(tmp_path):
+    content = "# global.columns = ID UPOS FORM\n1\tNOUN\tRain\n2\tPUNCT\t_\n\n"
+    read = read_conllu(written(tmp_path, content))
+    assert read == [TaggedSentence(("Rain", "_"), ("NOUN", "PUNCT"))]
+
+
+def test_words_are_read_as_the_model_s_text_was(tmp_path):
+    path = written(tmp_path, TREEBANK.replace("\tHe\t", "\tS\u0327i\t"))
+    sentences = read_conllu(path, Tokenizer(romanian_commas=True).clean_word)
+    assert [sentence.words for sentence in sentences] == [("Și", "did", "n't", "."), ("河 岸",)]
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["pos/en_ewt-ud-test", "multilingual/ro_rrt-ud-test"])
+def test_treebanks_have_the_words_that_the_package_conllu_reads(shared, name):
+    path = shared / "data" / f"{name}.conllu.gz"
+    parsed = conllu.parse(gzip.decompress(path.read_bytes()).decode())
+    expected = [sentence.filter(id=lambda number: isinstance(number, int)) for sentence in parsed]
+    columns = [tuple(zip(*((t["form"], t["upos"]) for t in s), strict=True)) for s in expected]
+    assert read_conllu(path) == columns
+
+
+@pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("", "holds no sentences"),
-        ("A plain text.\nOf two lines.\n", "no CoNLL-U file: see what follows its sentence 0"),
-        (TREEBANK + "1 word\n\n", "no CoNLL-U file: see what follows its sentence 2"),
-        (TREEBANK + "1\tword\n\n", "a word of sentence 3 has no UPOS tag"),
-        (TREEBANK.replace("\tAUX\t", "\t_\t"), "a word of sentence 1 has no UPOS tag"),
-        (TREEBANK.encode() + b"\xff", "not UTF-8: see byte"),
+        ("", "is empty"),
+        ("# newdoc\n\n", "has no sentences"),
+        ("A plain text.\nOf two lines.\n", "line 1: this is not CoNLL-U"),
+        (TREEBANK + "1 word\n\n", "line 13: this is not CoNLL-U"),
+        (TREEBANK + "1\tword\n\n", "line 13: the word 'word' has no UPOS tag"),
+        (TREEBANK.replace("\tAUX\t", "\t_\t"), "line 5: the word 'did' has no UPOS tag"),
+        (TREEBANK.replace("\tHe\the\t", "\t\t\t"), "line 3: the word '' has no UPOS tag"),
+        (TREEBANK.encode() + b"\xff", "line 13: byte .* is not valid UTF-8"),
+        (TREEBANK.replace("\n\n", "\n"), "line 10: the empty line before .* is missing"),
+        (TREEBANK.replace("He\the", "_\t_"), "line 3: the word is withheld"),
+        ("1\tRain\train\train\tN\tN\t_\t_\t0\t0\tS\tS\t_\t_\n", "line 1: 14 columns .* CoNLL-2009"),
+        ("# global.columns = ID FORM\n1\tRain\n", "line 2: the word 'Rain' has no UPOS tag"),
     ],
 )
 def test_a_bad_file_is_one_sentence(tmp_path, content, sentence):
@@ -80,12 +122,14 @@ def test_a_bad_file_is_one_sentence(tmp_path, content, sentence):
     "content", [b"no gzip", gzip.compress(TREEBANK.encode())[:-20]], ids=["other", "cut off"]
 )
 def test_a_damaged_archive_is_one_sentence(tmp_path, content):
-    with pytest.raises(TextError, match=r"bank.gz cannot be read"):
+    with pytest.raises(
+        TextError, match=r"bank.gz cannot be read|not valid UTF-8|this is not CoNLL"
+    ):
         read_conllu(written(tmp_path, content, "bank.gz"))
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(TextError, match="nowhere.conllu cannot be read"):
+    with pytest.raises(TextError, match=r"There is no file .*nowhere.conllu"):
         read_conllu(tmp_path / "nowhere.conllu")
 
 
@@ -107,49 +151,6 @@ def test_any_damage_gives_sentences_or_one_sentence(tmp_path_factory, data):
             assert all(isinstance(text, str) and text for text in (*words, *tags))
 
 
-def test_batches_hold_every_sentence_once_with_its_tags():
-    names = tag_names(SENTENCES)
-    assert names == ["AUX", "NOUN", "PART", "PRON", "PUNCT"]
-    sentences = [*SENTENCES, TaggedSentence(("did", "."), ("AUX", "PUNCT"))] * 3
-    batches = TaggedBatches(sentences, names, batch_size=4)
-    assert len(batches) == 3
-    seen = []
-    for k in range(len(batches)):
-        words, tags = batches[k]
-        assert words.shape == tags.shape
-        assert words.dtype == tf.string
-        for row, numbers in zip(words.numpy(), tags, strict=True):
-            n_words = sum(word != b"" for word in row)
-            text = tuple(word.decode() for word in row[:n_words])
-            seen.append(TaggedSentence(text, tuple(names[k] for k in numbers[:n_words])))
-    assert sorted(seen) == sorted(sentences)
-
-
-def test_fit_takes_a_long_sentence_among_many_of_one_word():
-    sentences = [SENTENCES[1]] * 7 + [SENTENCES[0]]
-    names = tag_names(sentences)
-    words = keras.Input((None,), dtype="string")
-    vectors = ElmoEmbedding(TINY)(words)
-    tagger = keras.Model(words, keras.layers.Dense(len(names), activation="softmax")(vectors))
-    tagger.compile("sgd", "sparse_categorical_crossentropy")
-    history = tagger.fit(TaggedBatches(sentences, names, batch_size=2), verbose=0)
-    assert np.isfinite(history.history["loss"]).all()
-
-
-def test_a_tagger_learns_its_sentences_by_heart():
-    keras.utils.set_random_seed(1)
-    names = tag_names(SENTENCES)
-    words = keras.Input((None,), dtype="string")
-    vectors = ElmoEmbedding(TINY, frozen=False, dropout=0.0)(words)
-    scores = keras.layers.Dense(len(names), activation="softmax")(vectors)
-    tagger = keras.Model(words, scores)
-    tagger.compile(keras.optimizers.Adam(0.05), "sparse_categorical_crossentropy")
-    tagger.fit(TaggedBatches(SENTENCES, names, batch_size=2), epochs=60, verbose=0)
-    for batch_size in (1, 2):
-        predicted = predict_tags(tagger, [s.words for s in SENTENCES], names, batch_size)
-        assert [tuple(tags) for tags in predicted] == [s.tags for s in SENTENCES]
-
-
 TRAINING = [
     TaggedSentence(("the", "bank", "can", "bank", "can"), ("D", "N", "V", "V", "V")),
     TaggedSentence(("the", "bank", "the", "N"), ("D", "N", "D", "N")),
@@ -162,16 +163,17 @@ HELDOUT = [
 
 def test_the_commonest_tag_of_each_word():
     given_words = [sentence.words for sentence in HELDOUT]
-    # "bank" is N twice and V once; of all tags, D, N and V stand there 3 times each, D first.
+    # "bank" has the tag N twice and V once. D, N and V each occur 3 times, and D is the first, so
+    # unknown words get D.
     assert commonest_tags(TRAINING, given_words) == [["D", "N"], ["V", "D", "N"]]
 
 
-def test_accuracy_is_counted_by_what_training_told_of_a_word():
+def test_accuracy_depends_on_what_training_tells_about_a_word():
     predictions = {
         "commonest": commonest_tags(TRAINING, [sentence.words for sentence in HELDOUT]),
         "truth": [sentence.tags for sentence in HELDOUT],
     }
-    table = accuracy_table(TRAINING, HELDOUT, predictions)
+    table = tagger_table(TRAINING, HELDOUT, predictions)
     expected = {
         "share of the words": [1, 2 / 5, 2 / 5, 1 / 5],
         "commonest": [2 / 5, 1 / 2, 1 / 2, 0],
@@ -182,20 +184,20 @@ def test_accuracy_is_counted_by_what_training_told_of_a_word():
     np.testing.assert_allclose(table, list(expected.values()))
 
 
-def test_a_kind_of_word_that_is_not_there_has_no_accuracy():
-    table = accuracy_table(TRAINING, TRAINING, {"truth": [s.tags for s in TRAINING]})
+def test_a_kind_of_word_that_does_not_occur_has_no_accuracy():
+    table = tagger_table(TRAINING, TRAINING, {"truth": [s.tags for s in TRAINING]})
     assert np.isnan(table.loc["truth", "never seen"])
     assert table.loc["share of the words", "never seen"] == 0
 
 
-def test_the_sample_that_comes_along_is_what_its_page_says(root):
+def test_the_sample_is_as_its_page_describes_it(root):
     sentences = read_conllu(root / "notebooks/data/tagged.conllu")
     assert len({sentence.words for sentence in sentences}) == len(sentences) == 227
     assert sum(len(sentence.words) for sentence in sentences) == 1758
     training, heldout = sentences[:181], sentences[181:]
     assert len(tag_names(training)) == 17
     assert tag_names(heldout) == tag_names(training)
-    # Else the neighbours would have nothing to tell, and the notebook nothing to show.
+    # These words must have several tags in the sample, so that the tagger needs the context.
     for word in ("book", "bank", "light", "can", "will", "back", "that"):
         for part in (training, heldout):
             tags = {tag for s in part for form, tag in zip(*s, strict=True) if form.lower() == word}

@@ -10,14 +10,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from elmolib.errors import OptionsError
-from elmolib.text import Tokenizer, without_tags
+from elmolib.text.lines import count_marks, warn_of_marks
+from elmolib.text.tokenizer import Tokenizer, without_tags
 
 LANGUAGES = ("en", "ro", "de", "zh", "ja", "ar", "th", "hi", "xx")
 
-# Half surrogate pairs, joiners, combining marks, spaces of many kinds and ends of sentences.
+# Unpaired surrogates, joiners, combining marks, spaces of many kinds, and sentence ends.
 TRICKY = (
     " \n\r\t\v\x1c\x85\u00a0\u2028\u3000\u0301\u200d\u200b\ufeff\0.!?。؟aB1,'«»中ที่👩🏽\ud800\udc00"
 )
+# A soft hyphen, direction marks, word joiners and byte order marks.
+UNSEEN = "\xad\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff"
 any_text = st.text(st.characters(), max_size=200) | st.text(st.sampled_from(TRICKY), max_size=60)
 
 
@@ -25,12 +28,14 @@ def without_space(text: str) -> str:
     return "".join(text.split())
 
 
+@pytest.mark.filterwarnings("ignore:There are no rules for sentences")
 @given(any_text, st.sampled_from(LANGUAGES), st.booleans())
 @example("a \u0301b", "en", False)
 @example("\ud800", "en", False)
 @example("👩‍👩‍👧 e\u0301 \u200d", "en", True)
 def test_words_are_the_text_without_white_space(text, language, tokenized):
     tokenizer = Tokenizer(tokenized=tokenized, language=language, unicode_form=None)
+    text = text if tokenized else text.replace("\u200b", " ")  # an invisible space
     kept = without_space(
         "".join("\ufffd" if "\ud800" <= character <= "\udfff" else character for character in text)
     )
@@ -44,13 +49,10 @@ def test_words_are_the_text_without_white_space(text, language, tokenized):
 
 @given(any_text, st.sampled_from(["NFC", "NFKC"]))
 def test_words_are_normalised(text, form):
-    words = Tokenizer(unicode_form=form).words(text)
-    expected = unicodedata.normalize(
-        form, text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    )
-    assert without_space("".join(words)).replace("\ufffd", "") == without_space(expected).replace(
-        "\ufffd", ""
-    )
+    dropped = str.maketrans("\u200b", " ", UNSEEN + "\ufffd")
+    words = "".join(Tokenizer(unicode_form=form).words(text)).translate(dropped)
+    seen = text.encode("utf-8", "ignore").decode().translate(dropped)
+    assert without_space(words) == without_space(unicodedata.normalize(form, seen))
 
 
 @pytest.mark.parametrize(
@@ -92,11 +94,11 @@ def test_a_sentence_of_any_length_is_split_alike(tokenized, monkeypatch):
     text = "The bank,\u2003 it's \u0301steep . 我爱北京\x1c👩‍👩‍👧  end"
     expected = tokenizer.words(text)
     for n in range(1, len(text) + 1):
-        monkeypatch.setattr("elmolib.text.PIECES_AT_ONCE", n)
+        monkeypatch.setattr("elmolib.text.tokenizer.PIECES_AT_ONCE", n)
         assert tokenizer.words(text) == expected
 
 
-def test_words_do_not_begin_new_sentences():
+def test_words_ignores_sentence_boundaries():
     assert Tokenizer().words("One. Two.") == ["One", ".", "Two", "."]
 
 
@@ -133,7 +135,7 @@ def test_html_is_stripped(html, text):
     assert Tokenizer(tokenized=True, strip_html=True).words(html) == text.split()
 
 
-def test_html_is_kept_unless_it_is_to_go():
+def test_html_is_kept_by_default():
     assert Tokenizer(tokenized=True).words("a <br> b &amp; c") == ["a", "<br>", "b", "&amp;", "c"]
 
 
@@ -141,13 +143,114 @@ def test_html_is_kept_unless_it_is_to_go():
     "piece",
     ["<p ", "<", "</", "<!--", "<!", "<script>", '<p "', "<p '<q \"", "-->", "&#", "<a>", "&l"],
 )
-def test_html_that_never_ends_takes_no_longer_than_any(piece):
-    """Were it read again from every beginning of a tag, it would take hours."""
+def test_unterminated_html_takes_no_longer_than_other_text(piece):
+    """The time must not be quadratic: reading to the line's end for each "<" would take hours."""
     length = len(piece) * 300_000
     assert len(without_tags(piece * 300_000)) <= length
     assert without_tags(piece * 300_000 + " -->\" '> seen").endswith(" seen") == (
         piece != "<script>"
     )
+
+
+PUBLISHED = "the <unk> of <UNK> and <pad>"
+
+
+def test_words_of_published_texts_are_no_tags():
+    tokenizer = Tokenizer(tokenized=True, strip_html=True)
+    assert tokenizer.words(f"<p>{PUBLISHED}</p> <unknown> a<br>b") == [*PUBLISHED.split(), "a", "b"]
+
+
+# --- Sentence marks
+
+
+@pytest.mark.parametrize("strip_html", [False, True])
+@pytest.mark.parametrize("tokenized", [False, True])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "<S> the river </S>",
+        "<s> the river </s>",
+        "<s>the river</s>",
+        " <s>\tthe river  </s> ",
+        "the river </s>",
+        "<bos> the river <EOS>",
+    ],
+)
+def test_marks_of_a_sentence_are_no_words(line, tokenized, strip_html):
+    tokenizer = Tokenizer(tokenized=tokenized, strip_html=strip_html)
+    assert tokenizer.words(line) == ["the", "river"]
+    assert tokenizer.sentences(line) == [["the", "river"]]
+
+
+def test_marks_within_a_line_separate_sentences():
+    line = "<s> a river </s> <s> banks </s>"
+    assert Tokenizer(tokenized=True).sentences(line) == [["a", "river"], ["banks"]]
+    assert count_marks([line, "a<s> 1 < 2 <strong>", "</S>"]) == 5
+    with pytest.warns(UserWarning, match=r"text.txt: dropped 5 sentence marks such as <s>"):
+        warn_of_marks(5, "text.txt")
+
+
+# --- Words in lists
+
+
+@given(any_text, st.booleans(), st.sampled_from(["NFC", "NFKC"]))
+def test_a_word_of_a_list_is_the_word_of_a_text(text, commas, form):
+    tokenizer = Tokenizer(tokenized=True, unicode_form=form, romanian_commas=commas)
+    words = tokenizer.words(text)
+    assert [tokenizer.clean_word(word) for word in words] == words
+    for word in text.split():
+        split = tokenizer.words(word)
+        assert tokenizer.clean_word(word) == (split[0] if len(split) == 1 else word)
+
+
+def test_a_word_of_a_list_stays_one_word():
+    tokenizer = Tokenizer(unicode_form="NFKC", romanian_commas=True, strip_html=True)
+    given_words = [
+        "S\u0327i",
+        " ti",
+        "\ufeffThe",
+        "Do\xadnau",
+        "\xad",
+        "<b>",
+        "New York",
+        "ﬁ",
+        "ﷺ",
+        "\u200f",
+    ]
+    expected = ["Și", "ti", "The", "Donau", "\xad", "<b>", "New York", "fi", "ﷺ", "\u200f"]
+    assert list(map(tokenizer.clean_word, given_words)) == expected
+
+
+def test_without_a_unicode_form_words_stay_as_they_are():
+    words = ["S\u0327i", " ti ", "\ufeffThe", "Do\xadnau", "a\tb"]
+    as_published = Tokenizer(tokenized=True, unicode_form=None)
+    assert list(map(as_published.clean_word, words)) == words
+
+
+def test_what_nobody_sees_is_dropped_from_words():
+    text = "The\ufeff Do\xadnau \u200fشارع\u200f \u2060a\ufeffb\u2060"
+    expected = ["The", "Donau", "شارع", "ab"]
+    for tokenized in (False, True):
+        assert Tokenizer(tokenized=tokenized).words(text) == expected
+    # Joiners and non-joiners are kept, because they change how words look.
+    assert Tokenizer(tokenized=True).words("می\u200cروم 👩\u200d🦰") == [
+        "می\u200cروم",
+        "👩\u200d🦰",
+    ]
+    # An invisible character that is a word by itself, as in WikiText, is kept.
+    assert Tokenizer(tokenized=True).words("W \ufeff / 51") == ["W", "\ufeff", "/", "51"]
+
+
+def test_a_zero_width_space_separates_words():
+    assert Tokenizer(language="km").words("ខ្ញុំ\u200bទៅ\u200bផ្សារ") == ["ខ្ញុំ", "ទៅ", "ផ្សារ"]
+
+
+def test_words_between_tabs_may_hold_spaces():
+    tokenizer = Tokenizer(tokenized="tabs")
+    assert tokenizer.sentences("Hà  Nội\tlà\t\t thủ đô \t.") == [["Hà Nội", "là", "thủ đô", "."]]
+    assert tokenizer.words("<s>\tHà Nội\t</s>") == ["Hà Nội"]
+    assert tokenizer.clean_word("Hà  Nô\u0323i") == "Hà Nội"
+    assert Tokenizer.from_json(tokenizer.to_json()) == tokenizer
 
 
 @given(any_text)
@@ -163,25 +266,26 @@ def test_settings_survive_json(tokenizer):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"tokenized": 1}, "m.h5: tokenized is 1"),
-        ({"language": None}, "m.h5: language is None"),
-        ({"language": "../en"}, "m.h5: language is '../en'"),
-        ({"unicode_form": "NFX"}, "m.h5: unicode_form is 'NFX'"),
-        ({"unicode_form": []}, r"m.h5: unicode_form is \[\]"),
-        ({"surprise": 1}, "m.h5 must hold exactly the keys"),
+        ({"tokenized": 1}, "m.h5: tokenized must be true or false or tabs, not 1"),
+        ({"language": None}, "m.h5: language must be a language code such as en, not null"),
+        ({"language": "../en"}, "m.h5: language must be a language code such as en, not '../en'"),
+        ({"unicode_form": "NFX"}, "m.h5: unicode_form must be NFC or NFKC or null, not 'NFX'"),
+        ({"unicode_form": []}, r"m.h5: unicode_form must be NFC or NFKC or null, not \[\]"),
+        ({"surprise": 1}, "m.h5 must have exactly the keys"),
     ],
 )
-def test_impossible_settings_are_refused(change, complaint):
+def test_invalid_settings_are_refused(change, complaint):
     with pytest.raises(OptionsError, match=complaint):
         Tokenizer.from_json({**Tokenizer().to_json(), **change}, "m.h5")
 
 
-def test_settings_that_are_no_dictionary_are_refused():
-    with pytest.raises(OptionsError, match="tokenizer must hold exactly the keys"):
+def test_settings_must_be_a_dictionary():
+    with pytest.raises(OptionsError, match="tokenizer must have exactly the keys"):
         Tokenizer.from_json([])
 
 
 @pytest.mark.shared
+@pytest.mark.filterwarnings("ignore:There are no rules for sentences")
 def test_human_rights_are_split_in_every_script_without_loss(shared):
     tokenizer = Tokenizer(language="xx", unicode_form=None)
     n_files = 0

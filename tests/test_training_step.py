@@ -1,6 +1,6 @@
-"""The mathematics of training, against values computed by bilm-tf.
+"""Losses, gradients and updates compared with values that bilm-tf computed.
 
-The stored windows are two steps on random weights; `TRAINING.md` beside them gives the tolerances.
+The reference data has two steps from random weights, and `TRAINING.md` with the tolerances.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import h5py
 import numpy as np
 import pytest
 
-from elmolib.adagrad import Adagrad, clip_by_global_norm
-from elmolib.batches import Batch
-from elmolib.bilm import BiLM
-from elmolib.negatives import log_expected_count
-from elmolib.options import BiLMOptions
-from elmolib.training_step import TrainingStep, direction_losses
+from elmolib.corpus.stream import BACKWARD, FORWARD
+from elmolib.formats.names import hdf5_arrays
+from elmolib.formats.options import architecture_from_options
+from elmolib.model.bilm import BiLM
+from elmolib.training.adagrad import Adagrad, clip_by_global_norm
+from elmolib.training.batches import Batch, log_expected_count
+from elmolib.training.step import TrainingStep, direction_losses
 
 pytestmark = pytest.mark.shared
 
@@ -37,21 +38,31 @@ def expected(folder):
 
 @pytest.fixture
 def step(folder):
-    options = BiLMOptions.from_json(json.loads((folder / "options.json").read_text()))
+    options = architecture_from_options(json.loads((folder / "options.json").read_text()))
     bilm = BiLM(options, VOCABULARY)
-    variables = bilm.named_variables()
+    variables = bilm.weights_by_name()
     with h5py.File(folder / "weights.hdf5") as file:
         for name, variable in variables.items():
-            variable.assign(file[name][...])
+            variable.assign(file[hdf5_name(bilm, name)][...].reshape(variable.shape))
     return TrainingStep(bilm, Adagrad(variables, 0.2, 1.0), CLIP_NORM)
 
 
+def hdf5_name(bilm: BiLM, name: str) -> str:
+    """The name of a weight in bilm-tf's files."""
+    return hdf5_arrays(bilm.architecture, VOCABULARY)[name].name
+
+
 def window(expected, w: int, sampled: bool) -> Batch:
-    """Window `w` (1 or 2) in our form: each distinct word once, softmax rows by position."""
-    spelled = np.stack(
-        [expected["tokens_characters"][w - 1], expected["tokens_characters_reverse"][w - 1]]
-    ).astype(np.int32)
-    targets = np.stack([expected["next_token_id"][w - 1], expected["next_token_id_reverse"][w - 1]])
+    """Convert window `w` (1 or 2) to elmolib's form of a batch, which is time-major."""
+
+    def both(name: str) -> np.ndarray:
+        values = np.stack([expected[name], expected[f"{name}_reverse"]])
+        return values[:, w - 1].swapaxes(1, 2)  # (2, time, batch, ...)
+
+    def both_sampled(name: str) -> np.ndarray:
+        return np.stack([expected[f"sampled_w{w}_{name}{s}"] for s in ("", "_reverse")])
+
+    spelled, targets = both("tokens_characters").astype(np.int32), both("next_token_id")
     characters, words = np.unique(
         spelled.reshape(-1, spelled.shape[-1]), axis=0, return_inverse=True
     )
@@ -61,15 +72,8 @@ def window(expected, w: int, sampled: bool) -> Batch:
         "weights": np.ones(targets.shape[1:], np.float32),
     }
     if not sampled:
-        return Batch(
-            rows=np.empty(0, np.int64),
-            targets=targets.astype(np.int32),
-            negatives=np.empty((2, 0), np.int32),
-            log_expected_targets=np.zeros(targets.shape, np.float32),
-            log_expected_negatives=np.empty((2, 0), np.float32),
-            **common,
-        )
-    negatives = np.stack([expected[f"sampled_w{w}_ids"], expected[f"sampled_w{w}_ids_reverse"]])
+        return Batch(targets=targets.astype(np.int32), **common)
+    negatives = both_sampled("ids")
     rows, places = np.unique(
         np.concatenate([targets.ravel(), negatives.ravel()]), return_inverse=True
     )
@@ -77,26 +81,26 @@ def window(expected, w: int, sampled: bool) -> Batch:
         rows=rows.astype(np.int64),
         targets=places[: targets.size].reshape(targets.shape).astype(np.int32),
         negatives=places[targets.size :].reshape(negatives.shape).astype(np.int32),
-        log_expected_targets=np.log(
-            np.stack([expected[f"sampled_w{w}_true_expected_count{s}"] for s in ("", "_reverse")])
-        ),
-        log_expected_negatives=np.log(
-            np.stack([expected[f"sampled_w{w}_expected_count{s}"] for s in ("", "_reverse")])
-        ),
+        log_expected_targets=np.log(both_sampled("true_expected_count")).swapaxes(1, 2),
+        log_expected_negatives=np.log(both_sampled("expected_count")),
         **common,
     )
 
 
-def assert_gradients(gradients, expected, prefix, rows=None):
+def assert_gradients(step, gradients, expected, prefix, rows=None):
     for name, gradient in gradients.items():
-        wanted = expected[f"{prefix}/{name}"]
+        wanted = expected[f"{prefix}/{hdf5_name(step.bilm, name)}"]
         got = np.asarray(gradient) / UNROLL
         if rows is not None and name.startswith("softmax/"):
             dense = np.zeros_like(wanted)
             dense[rows] = got
             got = dense
         np.testing.assert_allclose(
-            got, wanted, rtol=0, atol=5e-5 * np.abs(wanted).max(), err_msg=name
+            got.reshape(wanted.shape),
+            wanted,
+            rtol=0,
+            atol=5e-5 * np.abs(wanted).max(),
+            err_msg=name,
         )
 
 
@@ -108,13 +112,13 @@ def assert_state(state, expected, prefix, atol=5e-5):
 def test_full_softmax_losses_gradients_and_carried_state(step, expected):
     state = step.bilm.initial_state(4)
     for w in (1, 2):
-        losses, state, gradients = step.gradients(window(expected, w, False), state, training=True)
+        losses, state, gradients = step.gradients(window(expected, w, False), state)
         np.testing.assert_allclose(
             losses,
             [expected[f"full_w{w}_loss_fwd"], expected[f"full_w{w}_loss_bwd"]],
             rtol=2e-6,
         )
-        assert_gradients(gradients, expected, f"full_w{w}_grad")
+        assert_gradients(step, gradients, expected, f"full_w{w}_grad")
         assert_state(state, expected, f"full_w{w}")
 
 
@@ -123,19 +127,17 @@ def test_layers(step, expected):
     for w in (1, 2):
         batch = window(expected, w, False)
         layers, state = step.bilm(batch.characters, batch.words, state)
-        np.testing.assert_allclose(
-            layers[0], expected[f"full_w{w}_token_embedding"], rtol=0, atol=1e-5
-        )
-        np.testing.assert_allclose(
-            layers[-1], expected[f"full_w{w}_lstm_output"], rtol=0, atol=5e-5
-        )
+        for d in (FORWARD, BACKWARD):
+            for layer, name, atol in ((0, "token_embedding", 1e-5), (-1, "lstm_output", 5e-5)):
+                wanted = expected[f"full_w{w}_{name}"][d].swapaxes(0, 1)
+                np.testing.assert_allclose(layers[d][layer], wanted, rtol=0, atol=atol)
 
 
 def test_sampled_softmax_losses_and_gradients(step, expected):
     state = step.bilm.initial_state(4)
     for w in (1, 2):
         batch = window(expected, w, True)
-        losses, state, gradients = step.gradients(batch, state, training=True)
+        losses, state, gradients = step.gradients(batch, state)
         np.testing.assert_allclose(
             losses,
             [expected[f"sampled_w{w}_loss_fwd"], expected[f"sampled_w{w}_loss_bwd"]],
@@ -146,7 +148,7 @@ def test_sampled_softmax_losses_and_gradients(step, expected):
             norm, expected[f"sampled_w{w}_global_norm_before_clip"], rtol=1e-5
         )
         if w == 1:
-            assert_gradients(gradients, expected, "sampled_w1_grad", batch.rows)
+            assert_gradients(step, gradients, expected, "sampled_w1_grad", batch.rows)
 
 
 def test_two_adagrad_steps(step, expected):
@@ -162,22 +164,23 @@ def test_two_adagrad_steps(step, expected):
         np.testing.assert_allclose(
             result.gradient_norm, expected[f"train_step{w}_global_norm_before_clip"], rtol=1e-5
         )
-        for name, variable in step.bilm.named_variables().items():
+        for name, variable in step.bilm.weights_by_name().items():
+            wanted = expected[f"train_step{w}_var/{hdf5_name(step.bilm, name)}"]
             np.testing.assert_allclose(
-                variable, expected[f"train_step{w}_var/{name}"], rtol=0, atol=1e-5, err_msg=name
+                variable, wanted.reshape(variable.shape), rtol=0, atol=1e-5, err_msg=name
             )
-    # Weights as large as these make of the last bit of a sigmoid up to a thousand such bits.
+    # With such large weights, a rounding error of a sigmoid grows up to a thousandfold.
     assert_state(state, expected, "train_step2", atol=3e-4)
 
 
-def test_sampled_rows_step_as_the_whole_softmax_would(step, expected):
-    """Updating only the rows that were used equals Adagrad on the dense gradient."""
+def test_updating_sampled_rows_equals_adagrad_on_the_dense_gradient(step, expected):
     batch = window(expected, 1, True)
-    before = {name: np.asarray(v.value) for name, v in step.bilm.named_variables().items()}
+    before = {name: np.asarray(v.value) for name, v in step.bilm.weights_by_name().items()}
     step(batch, step.bilm.initial_state(4), 1)
     factor = CLIP_NORM / max(CLIP_NORM, float(expected["sampled_w1_global_norm_before_clip"]))
-    for name, variable in step.bilm.named_variables().items():
-        gradient = expected[f"sampled_w1_grad/{name}"] * UNROLL * factor
+    for name, variable in step.bilm.weights_by_name().items():
+        gradient = expected[f"sampled_w1_grad/{hdf5_name(step.bilm, name)}"] * UNROLL * factor
+        gradient = gradient.reshape(variable.shape)
         wanted = before[name] - 0.2 * gradient / np.sqrt(1.0 + gradient**2)
         np.testing.assert_allclose(variable, wanted, rtol=0, atol=1e-5, err_msg=name)
 
@@ -196,13 +199,12 @@ def test_expected_counts(expected):
                 )
 
 
-def test_weights_leave_predictions_out(step, expected):
-    """A prediction of weight 0 changes neither the loss nor any gradient."""
+def test_predictions_of_weight_0_change_no_loss(step, expected):
     batch = window(expected, 1, False)
-    weights = np.ones((4, UNROLL), np.float32)
-    weights[2, 4:] = 0
+    weights = np.ones((UNROLL, 4), np.float32)
+    weights[4:, 2] = 0
     targets = batch.targets.copy()
-    targets[:, 2, 4:] = 5
+    targets[:, 4:, 2] = 5
     losses = [
         np.asarray(
             direction_losses(
@@ -211,7 +213,6 @@ def test_weights_leave_predictions_out(step, expected):
                 step.bilm.softmax_W.value,
                 step.bilm.softmax_b.value,
                 step.bilm.initial_state(4),
-                False,
             )[0]
         )
         for t in (batch.targets, targets)

@@ -1,9 +1,10 @@
-"""Vocabularies, and the files that list their words."""
+"""Vocabularies, and the files from which they are read."""
 
 from __future__ import annotations
 
 import csv
 import gzip
+import json
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elmolib.errors import VocabularyError
-from elmolib.vocabulary import BOS, EOS, UNK, Vocabulary, read_words
+from elmolib.text.vocabulary import BOS, EOS, UNK, Vocabulary, read_words
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 
@@ -55,6 +56,15 @@ def test_line_ends_and_byte_order_mark_do_not_matter(file, content):
     assert read_words(file(content)) == ["the", "bank"]
 
 
+def test_words_may_hold_spaces_on_request(file):
+    path = file("Hà Nội\nlà\n")
+    assert read_words(path, spaces=True) == ["Hà Nội", "là"]
+    vocabulary = Vocabulary(read_words(path, spaces=True))
+    assert Vocabulary.parse(vocabulary.to_bytes("words"), "words") == vocabulary
+    with pytest.raises(VocabularyError, match="line 1: 'Hà Nội' is not a word"):
+        read_words(path)
+
+
 def test_a_compressed_list_is_read(file):
     assert read_words(file(gzip.compress(b"the\nbank\n"), "vocab.txt.gz")) == ["the", "bank"]
 
@@ -64,14 +74,48 @@ def test_a_mapping_is_read_in_the_order_of_its_indices(file):
     assert read_words(path) == ["<S>", "</S>", "<UNK>", ",", '"', "bank"]
 
 
-@given(st.sets(st.text(st.characters(codec="utf-8", exclude_categories=["Z", "C"]), min_size=1)))
-def test_any_mapping_that_a_csv_writer_wrote_is_read(tmp_path_factory, words):
+@pytest.mark.parametrize(
+    "content",
+    [
+        "word,index\nthe,1\nof,2\n",
+        "INDEX,Word\r\n2,of\r\n1,the\r\n",
+        '"Word","Index"\n"of",2\n"the",1\n',
+        "Word;Index\nof;2\nthe;1\n",
+        "Word\tIndex\nthe\t1\nof\t2\n",
+        "the,1\nof,2\n",
+        "of\t2\r\nthe\t1\r\n",
+        "the;1\nof; 2",
+        '{"of": 2, "the": 1}',
+        '\N{BYTE ORDER MARK}{\n  "<PAD>": 0,\n  "the": 1,\n  "of": 2\n}\n',
+    ],
+)
+def test_every_usual_form_of_a_mapping_is_read(file, content):
+    assert read_words(file(content)) == ["the", "of"]
+
+
+@pytest.mark.parametrize(
+    "content", ['"\t4\n"x"\t5\na"\t6\n', '{"\\"": 4, "\\"x\\"": 5, "a\\u0022": 6}']
+)
+def test_quotation_marks_are_words_where_nothing_is_quoted(file, content):
+    assert read_words(file(content)) == ['"', '"x"', 'a"']
+
+
+@given(
+    st.sets(st.text(st.characters(codec="utf-8", exclude_categories=["Z", "C"]), min_size=1)),
+    st.sampled_from([",", ";", "json"]),
+    st.booleans(),
+)
+def test_any_mapping_that_python_wrote_is_read(tmp_path_factory, words, form, has_header):
     words = sorted(words - {"<PAD>", "<EOS>"} | {"one"})
     path = tmp_path_factory.mktemp("mapping") / "word2idx.csv"
+    mapping = {word: number * 2 for number, word in enumerate(words)}
     with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["Word", "Index"])
-        writer.writerows((word, number * 2) for number, word in enumerate(words))
+        if form == "json":
+            json.dump(mapping, stream, ensure_ascii=has_header)
+        else:
+            writer = csv.writer(stream, delimiter=form)
+            writer.writerows([["Word", "Index"]] * has_header)
+            writer.writerows(mapping.items())
     assert read_words(path) == words
 
 
@@ -103,6 +147,15 @@ def test_any_mapping_that_a_csv_writer_wrote_is_read(tmp_path_factory, words):
         ("Word,Index\na,0,1\n", "line 2: expected a word and an index, found 3 columns"),
         ("Word,Index\n,0\n", "line 2: '' is not a word"),
         ('Word,Index\n"a,0\n', "line 2: "),
+        ("Token,Number\na,0\nb,1\nc,2\n", "line 1: the index 'Number' is not a whole number"),
+        ("a,0\nb,1\nc\nd,3\n", "line 3: expected a word and an index, found 1 columns"),
+        (",Word,Index\n0,a,0\n", "line 2: expected a word and an index, found 3 columns"),
+        ('{"a": 0,\n"b": "x"}', "line 2: the index '\"x\"' is not a whole number"),
+        ('{"a": 0,\n"a": 1}', "line 2: the word 'a' was already given in line 1"),
+        ('{"a": 0,\n"b": [1]}', 'line 1: expected "word": index, not'),
+        ('{"a": 0,\n"\\x": 1}', 'line 2: expected "word": index, not'),
+        ('{"a": 0', 'line 1: expected "word": index, not'),
+        ('{"a": 0,}', 'line 1: expected "word": index, not'),
         ("Word,Index\n" + "a" * 200_000 + ",0\n", "line 2: field larger than field limit"),
     ],
 )
@@ -136,6 +189,7 @@ def test_a_published_word_list_is_read_whole():
     ("content", "complaint"),
     [
         (b"a" * 70_000_000, "it is larger than 64,000,000 bytes"),
+        (b"{" + b'"a":1,' * 5_000_000, "lists more than 4,000,000 words"),
         (b"\n" * 5_000_000, "lists more than 4,000,000 words"),
     ],
 )

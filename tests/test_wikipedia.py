@@ -1,4 +1,4 @@
-"""The default text."""
+"""The excerpt of Wikipedia that is the default text."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import logging
 
 import pytest
 
-from elmolib import wikipedia
+from elmolib.corpus import wikipedia
+from elmolib.corpus.sources import read_sentences
 from elmolib.errors import TextError
+from elmolib.text.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")
-def text(tmp_path_factory):
-    path = tmp_path_factory.mktemp("wikipedia") / "wikipedia.txt"
-    wikipedia.write_text(path)
-    return path.read_text(encoding="utf-8")
+def text():
+    return wikipedia.excerpt()
 
 
-def test_the_excerpt_has_the_counts_of_its_recipe(text):
+def test_the_excerpt_has_the_documented_counts(text):
     articles = [article.splitlines() for article in text.rstrip("\n").split("\n\n")]
     assert len(articles) == 101
     assert sum(map(len, articles)) == 4_849
@@ -34,12 +34,12 @@ def test_the_excerpt_is_prose(text):
 
 
 @pytest.mark.shared
-def test_the_excerpt_is_the_reference_text(text, shared):
+def test_the_excerpt_matches_the_reference_text(text, shared):
     with gzip.open(shared / "data/lm/wikipedia-en-gensim.txt.gz", "rt", encoding="utf-8") as file:
         assert text.rstrip("\n") == file.read().rstrip("\n")
 
 
-def test_articles_have_titles_and_gensim_keeps_quiet(caplog):
+def test_articles_have_titles_and_gensim_logs_nothing(caplog):
     caplog.set_level(logging.DEBUG)
     level = logging.getLogger("gensim").level
     title, paragraphs = next(wikipedia.articles())
@@ -47,6 +47,10 @@ def test_articles_have_titles_and_gensim_keeps_quiet(caplog):
     assert len(paragraphs) > 10
     assert not caplog.records
     assert logging.getLogger("gensim").level == level
+
+
+def test_sentences_of_the_excerpt_are_read_by_name():
+    assert next(read_sentences("wikipedia", Tokenizer()))[:3] == ["Anarchism", "is", "a"]
 
 
 def test_a_missing_gensim_is_named(monkeypatch):

@@ -1,4 +1,4 @@
-"""WikiText-2 as it was prepared for the run of bilm-tf."""
+"""WikiText-2 as it was prepared for bilm-tf."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import zipfile
 
 
 def wikitext(shared, name: str) -> str:
-    """A file of WikiText-2 as bilm-tf's model was trained on: one sentence per line."""
+    """Return a file of WikiText-2 as bilm-tf read it: one sentence per line."""
     with zipfile.ZipFile(shared / "data" / "lm" / "wikitext-2.zip") as archive:
         lines = archive.read(f"wikitext-2/wiki.{name}.tokens").decode().split("\n")
     sentences = []

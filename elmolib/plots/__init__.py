@@ -1,71 +1,30 @@
-"""Pictures as plain functions: data in, Axes or Figure out."""
+"""Pictures of data that other modules compute.
 
-from elmolib.plots.corpus import characters, coverage, sentence_lengths, word_lengths, zipf
-from elmolib.plots.exploring import (
-    concordance,
-    expected_words,
-    neighbours,
-    occurrence_maps,
-    self_similarity,
-)
-from elmolib.plots.figure import (
-    BACKWARD_COLOUR,
-    FORWARD_COLOUR,
-    MEAN_COLOUR,
-    Picture,
-    png,
-    png_if_wanted,
-    save,
-)
-from elmolib.plots.fonts import BOX
-from elmolib.plots.heatmaps import (
-    SIMILARITY_COLOURS,
-    heatmap,
-    layer_heatmaps,
-    layer_name,
-)
-from elmolib.plots.scores import (
-    layer_weights,
-    loss_by_frequency,
-    loss_by_length,
-    perplexities,
-    reliability,
-    runs,
-)
-from elmolib.plots.tasks import task_figures
-from elmolib.plots.training import learning_curve
-from elmolib.similarity import cosine_similarities
+Every function that draws returns a Matplotlib `Figure`. A notebook shows the figure if the call is
+the last line of a cell; `save` writes it to a file. With `ax=`, the function draws into these axes;
+otherwise, it creates a figure. Drawing does not use pyplot or change settings of Matplotlib.
+"""
 
-__all__ = [
-    "BACKWARD_COLOUR",
-    "BOX",
-    "FORWARD_COLOUR",
-    "MEAN_COLOUR",
-    "Picture",
-    "SIMILARITY_COLOURS",
-    "characters",
-    "concordance",
-    "cosine_similarities",
-    "coverage",
-    "expected_words",
-    "heatmap",
-    "layer_heatmaps",
-    "layer_name",
-    "layer_weights",
-    "learning_curve",
-    "loss_by_frequency",
-    "loss_by_length",
-    "neighbours",
-    "occurrence_maps",
-    "perplexities",
-    "png",
-    "png_if_wanted",
-    "reliability",
-    "runs",
-    "save",
-    "self_similarity",
-    "sentence_lengths",
-    "task_figures",
-    "word_lengths",
-    "zipf",
-]
+from elmolib.errors import needs_extras
+
+with needs_extras():
+    from elmolib.plots.exploring import occurrence_maps as occurrence_maps
+    from elmolib.plots.exploring import self_similarity as self_similarity
+    from elmolib.plots.figure import Picture as Picture
+    from elmolib.plots.figure import png as png
+    from elmolib.plots.figure import save as save
+    from elmolib.plots.heatmaps import heatmap as heatmap
+    from elmolib.plots.heatmaps import layer_heatmaps as layer_heatmaps
+    from elmolib.plots.heatmaps import layer_name as layer_name
+    from elmolib.plots.scores import layer_weights as layer_weights
+    from elmolib.plots.scores import learning_curve as learning_curve
+    from elmolib.plots.scores import loss_by_frequency as loss_by_frequency
+    from elmolib.plots.scores import loss_by_length as loss_by_length
+    from elmolib.plots.scores import perplexities as perplexities
+    from elmolib.plots.scores import reliability as reliability
+    from elmolib.plots.scores import runs as runs
+    from elmolib.plots.text import characters as characters
+    from elmolib.plots.text import coverage as coverage
+    from elmolib.plots.text import sentence_lengths as sentence_lengths
+    from elmolib.plots.text import word_lengths as word_lengths
+    from elmolib.plots.text import zipf as zipf

@@ -1,149 +1,118 @@
-"""The one style of all pictures, and the figures they are drawn on.
-
-Nothing here touches pyplot's hidden current figure, so any thread may draw. Figures show
-themselves as the last expression of a notebook's cell: `heatmap(...).figure`.
-"""
-
-from __future__ import annotations
+"""The style of all pictures, and functions that create, draw and save figures."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import RLock
 
+import matplotlib
 import seaborn as sns
+from cycler import cycler
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import LayoutEngine
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from elmolib.errors import ElmolibError
-from elmolib.files import replacing
+from elmolib.files import atomic_write, write_errors
+from elmolib.plots.fonts import USUAL
 
-sns.set_theme(
-    context="notebook",
-    style="ticks",
-    palette="colorblind",
-    rc={"axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 100},
-)
+PALETTE = sns.color_palette("colorblind")
+COLOURS = dict(zip(("forward", "backward", "mean"), PALETTE, strict=False))
 
-FORWARD_COLOUR, BACKWARD_COLOUR, MEAN_COLOUR = sns.color_palette("colorblind")[:3]
-COLOURS = {"mean": MEAN_COLOUR, "forward": FORWARD_COLOUR, "backward": BACKWARD_COLOUR}
+MARKERS = "osD^vP*X"  # shapes of points, for readers who cannot distinguish the colours
+SHAPES = {"mean": "o", "forward": "s", "backward": "D"}
+PLAIN_NUMBERS = "{x:,.10g}"  # the format of tick labels: 10,000, not 1e4 or 10000.00
 
-MARKERS = "osD^vP*X"
-"""What belongs together has a shape of its own too, for those who cannot tell the colours apart."""
+_STYLE = {
+    **sns.axes_style("ticks"),
+    **sns.plotting_context("notebook"),
+    "axes.prop_cycle": cycler(color=PALETTE),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.dpi": 100,
+    "font.family": [USUAL],
+}
+_LOCK = RLock()
 
-THOUSANDS = FuncFormatter(lambda value, _: f"{value:,.0f}")
-"""Writes 10000 as 10,000."""
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Use elmolib's style in a `with` block, or in a function that has this decorator.
+
+    Matplotlib's settings belong to the whole process, so only one thread draws at a time.
+    """
+    with _LOCK, matplotlib.rc_context(_STYLE):
+        yield
 
 
 class Picture(Figure):
-    """A figure that notebooks can show without pyplot."""
+    """A figure in elmolib's style, which notebooks show without pyplot."""
 
-    def __init__(self, *args, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, width: float, height: float) -> None:
+        with style():
+            super().__init__(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(self)
+
+    def draw(self, renderer: RendererBase) -> None:
+        """Draw in elmolib's style, because Matplotlib creates most ticks only while it draws."""
+        with style():
+            super().draw(renderer)
 
     def _repr_png_(self) -> bytes:
         return png(self)
 
 
-def png(figure: Figure) -> bytes:
-    """Draw a figure as the bytes of a PNG file.
-
-    Args:
-        figure: any figure.
-    """
-    canvas = figure.canvas
-    if not isinstance(canvas, FigureCanvasAgg):
-        canvas = FigureCanvasAgg(figure)
-    with io.BytesIO() as file:
-        # `savefig` would draw twice.
-        canvas.print_png(file)
-        return file.getvalue()
-
-
-class _Abandoned(Exception):
-    """Nobody wants the picture any more."""
-
-
-def png_if_wanted(figure: Figure, is_wanted: Callable[[], bool]) -> bytes | None:
-    """Draw a figure that may become stale meanwhile.
-
-    Args:
-        figure: any figure; one that was abandoned can be drawn anew.
-        is_wanted: asked again and again while it is drawn.
-
-    Returns:
-        the bytes of a PNG file, or None as soon as the picture was no longer wanted.
-    """
-    renderer = FigureCanvasAgg(figure).get_renderer()
-
-    def checked(act: Callable) -> Callable:
-        def checked_act(*args, **kwargs):
-            if not is_wanted():
-                raise _Abandoned
-            return act(*args, **kwargs)
-
-        return checked_act
-
-    # What all words of a picture come by, so every few milliseconds.
-    names = ("draw_text", "get_text_width_height_descent")
-    for name in names:
-        setattr(renderer, name, checked(getattr(renderer, name)))
-    try:
-        return png(figure)
-    except _Abandoned:
-        return None
-    finally:
-        for name in names:
-            delattr(renderer, name)
+def png(figure: Picture) -> bytes:
+    """Draw a picture, and return the bytes of a PNG file."""
+    canvas: FigureCanvasAgg = figure.canvas
+    file = io.BytesIO()
+    canvas.print_png(file)  # savefig would run the layout twice
+    return file.getvalue()
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Write a figure to a file, whole or not at all.
+    """Write a figure to a file atomically.
 
     Args:
-        figure: any figure.
-        path: ends in `.png` or `.svg`; replaced if it exists.
+        path: a file name that ends in `.png` or `.svg`; an existing file is replaced.
 
     Raises:
-        ElmolibError: the path ends in something else, or cannot be written.
+        ElmolibError: the path has another ending, or cannot be written.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in (".png", ".svg"):
-        raise ElmolibError(f"{path} must end in .png or .svg, the two forms of a picture.")
-    try:
-        with replacing(path) as unfinished:
-            figure.savefig(unfinished, format=suffix[1:], dpi=150)
-    except OSError as error:
-        raise ElmolibError(f"{path} cannot be written: {error.strerror}.") from None
+        raise ElmolibError(f"{path} must end in .png or .svg.")
+    with write_errors(path, ElmolibError, "choose another place"), atomic_write(path) as unfinished:
+        figure.savefig(unfinished, format=suffix[1:], dpi=150)
 
 
-def new_axes(
-    width: float = 7.2, height: float = 4.2, layout: str | LayoutEngine = "constrained"
-) -> Axes:
-    """Make a figure of so many inches with one pair of axes."""
-    return Picture(figsize=(width, height), layout=layout).add_subplot()
+@style()
+def new_axes(width: float = 7.2, height: float = 4.2) -> Axes:
+    """Create a figure of this size in inches, and return its only axes."""
+    return Picture(width, height).add_subplot()
 
 
-def note(ax: Axes, text: str) -> Axes:
-    """Say in words why there is nothing to draw."""
+def figure_of(ax: Axes) -> Figure:
+    """Return the figure that contains these axes."""
+    return ax.get_figure(root=True)
+
+
+def show_message(ax: Axes, text: str) -> Figure:
+    """Show a message instead of data, and return the figure."""
     ax.set_axis_off()
     ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes)
-    return ax
+    return figure_of(ax)
 
 
-def all_digits() -> FuncFormatter:
-    """Write numbers with all digits that a narrow range needs."""
-    return FuncFormatter(lambda value, _: f"{value:,.10g}")
-
-
-def logarithmic(ax: Axes) -> None:
-    """Make the vertical axis logarithmic, with numbers on it whatever its range."""
-    ax.set_yscale("log")
-    low, high = ax.get_ylim()
-    # Powers of ten and their halves leave a narrow range without any number.
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 4 * low else MaxNLocator(5))
-    ax.yaxis.set_major_formatter(all_digits())
-    ax.yaxis.set_minor_locator(NullLocator())
+def perplexity_ticks(axis: Axis, low: float, high: float) -> None:
+    """Label a logarithmic axis of any range, from `low` to `high`."""
+    digits = (1, 2, 5) if high < 200 * low else (1,)
+    # A narrow range may contain none of the usual ticks (1, 2 or 5 times a power of ten).
+    narrow = high < 4 * low
+    axis.set_major_locator(MaxNLocator(5) if narrow else LogLocator(subs=digits, numticks=20))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(PLAIN_NUMBERS)

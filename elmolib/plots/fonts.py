@@ -1,99 +1,85 @@
-"""Words of any script in a picture: fonts that have them, and boxes where no font has."""
-
-from __future__ import annotations
+"""Choose fonts for words of any script, and name the scripts that no installed font can draw."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 
-from matplotlib.font_manager import FontEntry, FontProperties, findfont, fontManager, get_font
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontEntry, fontManager, get_font
 from matplotlib.text import Text
 
-LONGEST_LABEL = 16
-"""Columns of a word that a picture shows; of a longer word it shows the beginning."""
-
-BOX = "\N{WHITE SQUARE}"
-"""Stands for a character that no font can draw."""
+USUAL = "DejaVu Sans"  # comes with Matplotlib
+LONGEST_LABEL = 16  # the most characters of a word that a label shows
+BOX = "\N{WHITE SQUARE}"  # drawn in place of a character that no font has
 
 
-def write(text: Text, content: str) -> set[str]:
-    """Write any words into a text of a figure; return the scripts that could not be."""
-    families, undrawn = families_for(content)
-    # Dollar signs are only dollar signs.
+def write(text: Text, content: str) -> None:
+    """Set the content of a Matplotlib text, and the fonts that can draw it."""
+    families, _ = families_for(content)
+    # Otherwise Matplotlib would read text between dollar signs as mathematics.
     text.set(text=drawable(content, families), parse_math=False, fontfamily=families)
-    return {script_of(character) for character in undrawn}
+
+
+def note_missing_fonts(figure: Figure, contents: Iterable[str]) -> Figure:
+    """Write below a figure which scripts in its texts no font can draw. Return the figure."""
+    if message := missing_fonts(contents):
+        figure.supxlabel(message, fontsize=9)
+    return figure
+
+
+def missing_fonts(contents: Iterable[str]) -> str:
+    """Return a sentence that names the scripts that no font can draw, or "" if there are none."""
+    _, missing = families_for("".join(contents))
+    scripts = ", ".join(sorted({_script_of(character) for character in missing}))
+    return scripts and f"No installed font can draw {scripts}: install one such as Noto."
 
 
 def shortened(word: str) -> str:
-    """Cut a word that is too long for a picture."""
-    columns = 0
-    for end, character in enumerate(word):
-        columns += width_in_columns(character)
-        if columns > LONGEST_LABEL:
-            return word[:end] + "\N{HORIZONTAL ELLIPSIS}"
-    return word
-
-
-def width_in_columns(text: str) -> int:
-    """How wide a text is, Chinese characters counting twice and marks above letters nothing."""
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
-        for c in text
-    )
-
-
-def drawable(text: str, families: Sequence[str]) -> str:
-    """Put boxes for what no font can draw; left as it is, each would raise a warning."""
-    drawn = frozenset().union(*map(_characters_of, families))
-    return "".join(
-        character if ord(character) in drawn else "" if _is_invisible(character) else BOX
-        for character in text
-    )
+    """Cut a word that is too long for a label."""
+    return word if len(word) <= LONGEST_LABEL else word[:LONGEST_LABEL] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def families_for(text: str) -> tuple[list[str], set[str]]:
-    """Choose fonts that together can draw a text.
-
-    Returns:
-        names of font families, the usual one first, and the characters that none can draw.
-    """
-    families = [_usual_family()]
-    missing = {
-        c for c in text if not _is_invisible(c) and ord(c) not in _characters_of(families[0])
-    }
-    for family in _other_families() if missing else ():
+    """Return the font families that a text needs, and the characters that no font has."""
+    families, missing = [USUAL], {c for c in text if not _is_invisible(c)}
+    for family in _families():
         found = {c for c in missing if ord(c) in _characters_of(family)}
-        if found:
+        missing -= found
+        if found and family != USUAL:
             families.append(family)
-            missing -= found
         if not missing:
             break
     return families, missing
 
 
+def drawable(text: str, families: Iterable[str]) -> str:
+    """Replace characters that no font has by `BOX`, so that Matplotlib does not warn about them."""
+    fonts = [_characters_of(family) for family in families]
+    return "".join(
+        c if any(ord(c) in font for font in fonts) else "" if _is_invisible(c) else BOX
+        for c in text
+    )
+
+
 def _is_invisible(character: str) -> bool:
-    # Joiners, variation selectors and control characters have no shape of their own.
+    """Whether this is a joiner, variation selector, control character or combining mark."""
     return unicodedata.category(character) in ("Cf", "Cc", "Mn")
 
 
-def script_of(character: str) -> str:
-    """Name a character's script by the first word of its Unicode name, as in CJK or THAI."""
+def _script_of(character: str) -> str:
+    """Return the first word of a character's Unicode name, such as CJK or THAI."""
     if unicodedata.category(character)[0] in "SC":
         return "symbols"
     return unicodedata.name(character).split(" ")[0]
 
 
 @lru_cache(maxsize=1)
-def _usual_family() -> str:
-    return get_font(findfont(FontProperties())).family_name
-
-
-@lru_cache(maxsize=1)
-def _other_families() -> tuple[str, ...]:
-    """All families that might help out, those made for many scripts first."""
-    # Last Resort draws the name of the script in place of every character there is.
+def _families() -> tuple[str, ...]:
+    """Return all installed families: `USUAL`, then Noto Sans of many scripts, then the others."""
+    # The font Last Resort has every character, but draws only the name of the character's script.
     names = {font.name for font in _upright_fonts() if not font.name.startswith("Last Resort")}
-    return tuple(sorted(names, key=lambda name: ("Noto Sans" not in name, "CJK" in name, name)))
+    order = sorted(names, key=lambda name: ("Noto Sans" not in name, "CJK" in name, name))
+    return (USUAL, *(name for name in order if name != USUAL))
 
 
 @lru_cache(maxsize=4096)

@@ -1,146 +1,186 @@
-"""How good a model is, and at what."""
-
-from __future__ import annotations
+"""Pictures of the learning curve of a model, and of its word predictions."""
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import (
-    Locator,
-    LogLocator,
-    MaxNLocator,
-    NullLocator,
-    PercentFormatter,
-)
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from elmolib.plots.figure import (
-    BACKWARD_COLOUR,
     COLOURS,
-    FORWARD_COLOUR,
     MARKERS,
+    SHAPES,
     Picture,
-    all_digits,
-    logarithmic,
+    figure_of,
     new_axes,
-    note,
+    perplexity_ticks,
+    show_message,
+    style,
 )
 from elmolib.plots.heatmaps import layer_name
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from elmolib.scoring.metrics import Calibration
+    from elmolib.scoring.runs import TrainedRun
 
-    from elmolib.evaluation.calibration import Calibration
-    from elmolib.evaluation.runs import TrainedRun
-
-SHAPES = dict(zip(COLOURS, MARKERS, strict=False))
+BASELINE = "word frequencies alone"
 
 
-def perplexities(table: pd.DataFrame, unigram: float | None = None, ax: Axes | None = None) -> Axes:
-    """Draw the perplexity of each direction and of both, with the range it might have fallen in.
+@style()
+def learning_curve(
+    history: pd.DataFrame,
+    unigram: float | None = None,
+    ax: Axes | None = None,
+    *,
+    steps: pd.DataFrame | None = None,
+    epochs: float | None = None,
+) -> Figure:
+    """Draw perplexity over the epochs: solid lines for held-out text, dotted for training text.
 
     Args:
-        table: as `elmolib.evaluation.sentences.perplexity_intervals` returns it.
-        unigram: perplexity of word frequencies alone, to be beaten.
-        ax: where to draw; None for a new figure.
+        history: a table with a row per epoch, the column `epoch`, and any of the perplexities
+            `heldout_forward`, `heldout_backward`, `heldout_mean` and `train_text_mean`.
+        unigram: the baseline, which is the perplexity of word frequencies alone.
+        steps: a table with the same columns. Its rows are steps within epochs, scored on samples.
+            The rows of `steps` are drawn as lines, and the rows of `history` as points.
+        epochs: the end of the axis; None means the last epoch drawn.
+    """
+    ax = ax or new_axes()
+    kinds = [("heldout", name, f"held out, {name}", "-") for name in COLOURS]
+    handles = []
+    for kind, name, label, look in [*kinds, ("train_text", "mean", "training, mean", ":")]:
+        column, style_of = f"{kind}_{name}", {"color": COLOURS[name], "markersize": 5}
+        ends, within = (
+            table[["epoch", column]].dropna().to_numpy().T
+            if table is not None and column in table
+            else np.empty((2, 0))
+            for table in (history, steps)
+        )
+        if within.size:
+            handles += ax.plot(*within, look, label=label, **style_of)
+            ax.plot(*ends, "o", **style_of)
+        elif ends.size:
+            handles += ax.plot(*ends, f"o{look}", label=label, **style_of)
+    if not ax.lines and unigram is None:
+        return show_message(ax, "No epoch is finished yet.")
+    if unigram is not None:
+        ax.axhline(unigram, color="grey", linestyle="--", label=BASELINE)
+        look = {"textcoords": "offset points", "ha": "right", "va": "top", "color": "dimgrey"}
+        ax.annotate(BASELINE, (1, unigram), (0, -3), ax.get_yaxis_transform(), size=9, **look)
+    ax.set_yscale("log")
+    perplexity_ticks(ax.yaxis, *ax.get_ylim())
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    ax.set(xlabel="epoch", ylabel="perplexity")
+    if epochs is not None:
+        ax.set_xlim(0, epochs * 1.02)
+    # Put the legend above the axes, where it hides no line.
+    legend = ax.legend(handles=handles, ncols=2, frameon=False, fontsize=9, loc="lower left")
+    legend.set_bbox_to_anchor((0, 1), ax.transAxes)
+    return figure_of(ax)
+
+
+@style()
+def perplexities(
+    table: pd.DataFrame, unigram: float | None = None, ax: Axes | None = None
+) -> Figure:
+    """Draw the perplexity of each direction and the mean of both, with confidence intervals.
+
+    Args:
+        table: the rows forward, backward and mean of `elmolib.scoring.metrics.perplexity_table`,
+            with the columns `perplexity`, `low` and `high`.
+        unigram: the baseline, which is the perplexity of word frequencies alone.
     """
     ax = ax or new_axes(7.2, 2.8)
     for row, (name, values) in enumerate(table.iterrows()):
-        ends = [[values["perplexity"] - values["low"]], [values["high"] - values["perplexity"]]]
-        ax.errorbar(
-            values["perplexity"],
-            row,
-            xerr=ends,
-            fmt=SHAPES[name],
-            color=COLOURS[name],
-            markersize=7,
-            capsize=5,
-            linewidth=2,
-        )
-        label = f"{values['perplexity']:,.1f}  ({values['low']:,.1f} to {values['high']:,.1f})"
-        ax.annotate(label, (values["high"], row), (10, 0), textcoords="offset points", va="center")
+        value, low, high = values[["perplexity", "low", "high"]]
+        look = {"fmt": SHAPES[name], "color": COLOURS[name], "capsize": 5, "linewidth": 2}
+        ax.errorbar(value, row, xerr=[[value - low], [high - value]], markersize=7, **look)
+        label = f"{value:,.1f}  ({low:,.1f} to {high:,.1f})"
+        ax.annotate(label, (high, row), (10, 0), textcoords="offset points", va="center")
     ax.set_yticks(range(len(table)), table.index)
     ax.set(ylim=(len(table) - 0.5, -0.5), xlabel="perplexity, and its 95% interval")
     if unigram is not None:
         ax.axvline(unigram, color="grey", linestyle="--")
-        ax.annotate(
-            "word frequencies alone",
-            (unigram, len(table) - 0.6),
-            (-5, 0),
-            textcoords="offset points",
-            ha="right",
-            color="dimgrey",
-        )
+        look = {"textcoords": "offset points", "ha": "right", "color": "dimgrey"}
+        ax.annotate(BASELINE, (unigram, len(table) - 0.6), (-5, 0), **look)
     ax.set_xlim(0, None)
-    return ax
+    return figure_of(ax)
 
 
-def loss_by_length(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw how well the words of short and of long sentences are predicted.
-
-    Args:
-        table: as `elmolib.evaluation.sentences.loss_by_length` returns it.
-        ax: where to draw; None for a new figure.
-    """
+@style()
+def loss_by_length(table: pd.DataFrame, ax: Axes | None = None) -> Figure:
+    """Draw the table of `elmolib.scoring.metrics.loss_by_length`, in nats and perplexity."""
     ax = ax or new_axes(8.4, 4.2)
     if not len(table):
-        return note(ax, "There are no sentences to score.")
+        return show_message(ax, "There are no sentences to score.")
     places = np.arange(len(table))
     for shift, name in ((-0.06, "forward"), (0.06, "backward")):
-        low, high = table[name] - table[f"{name}_low"], table[f"{name}_high"] - table[name]
-        ax.errorbar(
-            places + shift,
-            table[name],
-            yerr=[low, high],
-            marker=SHAPES[name],
-            color=COLOURS[name],
-            capsize=4,
-            label=name,
-        )
+        look = {"marker": SHAPES[name], "color": COLOURS[name], "capsize": 4, "label": name}
+        ax.errorbar(places + shift, table[name], yerr=_ends(table, name), **look)
     names = [f"{band}\n{n:,}" for band, n in zip(table.index, table["sentences"], strict=True)]
     ax.set_xticks(places, names)
-    ax.set(xlabel="words in the sentence, and how many sentences", ylabel="nats per target")
-    _perplexity_axis(ax)
+    return _label_losses(ax, "words in the sentence, and how many sentences")
+
+
+@style()
+def loss_by_frequency(table: pd.DataFrame, ax: Axes | None = None) -> Figure:
+    """Draw the table of `elmolib.scoring.metrics.loss_by_frequency`, in nats and perplexity."""
+    ax = ax or new_axes(8.4, 4.2)
+    if not len(table):
+        return show_message(ax, "There are no targets to score.")
+    places = np.arange(len(table))
+    for k, name in enumerate(("unigram", "forward", "backward")):
+        x, colour = places + 0.27 * (k - 1), COLOURS.get(name, "lightgrey")
+        ax.bar(x, table[name], width=0.27, color=colour, label=BASELINE if k == 0 else name)
+        if f"{name}_low" in table:
+            ax.errorbar(x, table[name], _ends(table, name), fmt="none", ecolor="black", capsize=3)
+    share = table["targets"] / table["targets"].sum()
+    ax.set_xticks(places, [f"{band}\n{s:.0%}" for band, s in zip(table.index, share, strict=True)])
+    ax.tick_params(axis="x", length=0, labelsize=10)
+    return _label_losses(ax, "times in the training text, and share of the targets")
+
+
+def _ends(table: pd.DataFrame, name: str) -> list[pd.Series]:
+    return [table[name] - table[f"{name}_low"], table[f"{name}_high"] - table[name]]
+
+
+def _label_losses(ax: Axes, xlabel: str) -> Figure:
+    """Label the axes. The left axis shows nats; the right axis shows the equivalent perplexity."""
+    ax.set(xlabel=xlabel, ylabel="nats per target")
     ax.legend()
-    return ax
+    tiny = np.finfo(float).tiny  # an axis may end at 0, and log(0) gives a warning
+    right = ax.secondary_yaxis("right", functions=(np.exp, lambda x: np.log(np.maximum(x, tiny))))
+    right.set_ylabel("perplexity")
+    perplexity_ticks(right.yaxis, *np.exp(ax.get_ylim()))
+    return figure_of(ax)
 
 
-def reliability(found: Mapping[str, Calibration]) -> Figure:
-    """Draw how often first choices are right by the probability that the model gave them.
+@style()
+def reliability(found: Mapping[str, "Calibration"]) -> Figure:
+    """Draw the result of `elmolib.scoring.metrics.calibration`.
 
-    Args:
-        found: by the names forward and backward, as
-            `elmolib.evaluation.calibration.calibration` returns them.
-
-    Returns:
-        a new figure: above, the reliability diagram, on whose diagonal a model is that knows how
-        sure it may be; below, what share of all predictions was given such a probability.
+    The predictions are put into bins by the probability of their first choice. The upper axes show
+    the share of correct choices in each bin (a reliability diagram). The lower axes show the share
+    of all predictions in each bin.
 
     References:
         Guo et al. 2017, arXiv:1706.04599, figure 1.
     """
-    figure = Picture(figsize=(6.4, 6.8), layout="constrained")
+    figure = Picture(6.4, 6.8)
     above, below = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [3, 1]})
-    above.plot([0, 1], [0, 1], color="grey", linestyle="--", label="as sure as it may be")
-    for shift, (name, calibration) in zip((-1, 1), found.items(), strict=False):
-        table = calibration.table
-        above.plot(
-            table["confidence"],
-            table["accuracy"],
-            marker=SHAPES[name],
-            color=COLOURS[name],
-            label=f"{name}: off by {calibration.error:.1%} on average",
-        )
+    above.plot([0, 1], [0, 1], color="grey", linestyle="--", label="perfect calibration")
+    for shift, (name, (table, error)) in zip((-0.5, 0.5), found.items(), strict=False):
+        look = {"marker": SHAPES[name], "color": COLOURS[name]}
+        label = f"{name}: off by {error:.1%} on average"
+        above.plot(table["confidence"], table["accuracy"], label=label, **look)
         width = (table["high"] - table["low"]) * 0.4
-        below.bar(
-            (table["low"] + table["high"]) / 2 + shift * width / 2,
-            table["predictions"] / table["predictions"].sum(),
-            width=width,
-            color=COLOURS[name],
-        )
+        middle = (table["low"] + table["high"]) / 2
+        shares = table["predictions"] / table["predictions"].sum()
+        below.bar(middle + shift * width, shares, width=width, color=COLOURS[name])
     above.set(ylabel="share that was right", xlim=(0, 1), ylim=(0, 1))
     above.legend(loc="upper left")
     below.set(xlabel="probability of the first choice", ylabel="predictions")
@@ -149,28 +189,26 @@ def reliability(found: Mapping[str, Calibration]) -> Figure:
     return figure
 
 
-def runs(compared: Sequence[TrainedRun]) -> Figure:
-    """Draw the held-out perplexity of several runs over their epochs and over time.
+@style()
+def runs(compared: Sequence["TrainedRun"]) -> Figure:
+    """Draw the result of `elmolib.scoring.runs.read_runs`: held-out perplexity by epoch and time.
 
-    Args:
-        compared: as `elmolib.evaluation.runs.read_runs` returns them.
-
-    Returns:
-        a new figure. Lines over different vocabularies cannot be compared, so its size is named.
+    The legend has the vocabulary sizes, because perplexities over different vocabularies cannot be
+    compared.
     """
-    figure = Picture(figsize=(11.0, 4.6), layout="constrained")
+    figure = Picture(11.0, 4.6)
     by_epoch, by_time = figure.subplots(1, 2, sharey=True)
     shown = [run for run in compared if "heldout_mean" in run.history and len(run.history)]
     if not shown:
-        note(by_time, "")
-        note(by_epoch, "No run has an epoch with held-out text yet.")
-        return figure
+        show_message(by_time, "")
+        return show_message(by_epoch, "No run has an epoch with held-out text yet.")
     for run, marker in zip(shown, itertools.cycle(MARKERS), strict=False):
         label = f"{run.name} ({run.vocabulary_size:,} words)"
         minutes = run.history["seconds"].cumsum() / 60
         for ax, x in ((by_epoch, run.history["epoch"]), (by_time, minutes)):
             ax.plot(x, run.history["heldout_mean"], marker=marker, label=label)
-    logarithmic(by_epoch)
+    by_epoch.set_yscale("log")
+    perplexity_ticks(by_epoch.yaxis, *by_epoch.get_ylim())
     by_epoch.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     by_epoch.set(xlabel="epoch", ylabel="held-out perplexity, mean of both")
     by_time.set(xlabel="minutes of training")
@@ -179,80 +217,26 @@ def runs(compared: Sequence[TrainedRun]) -> Figure:
     return figure
 
 
-def loss_by_frequency(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Draw how well words are predicted by how often they stood in the training text.
+@style()
+def layer_weights(weights: Iterable[float], ax: Axes | None = None) -> Figure:
+    """Draw the weights of the layers in a task's mix, as in figure 2 of the ELMo paper.
 
     Args:
-        table: as `elmolib.evaluation.loss_by_frequency` returns it.
-        ax: where to draw; None for a new figure.
-    """
-    ax = ax or new_axes(8.4, 4.2)
-    if not len(table):
-        return note(ax, "There are no targets to score.")
-    columns = {
-        "unigram": ("word frequencies alone", "lightgrey"),
-        "forward": ("forward", FORWARD_COLOUR),
-        "backward": ("backward", BACKWARD_COLOUR),
-    }
-    places = np.arange(len(table))
-    for k, (column, (label, colour)) in enumerate(columns.items()):
-        at = places + 0.27 * (k - 1)
-        ax.bar(at, table[column], width=0.27, color=colour, label=label)
-        if f"{column}_low" in table:
-            low, high = table[column] - table[f"{column}_low"], table[f"{column}_high"]
-            ends = [low, high - table[column]]
-            ax.errorbar(at, table[column], ends, fmt="none", ecolor="black", capsize=3)
-    share = table["targets"] / table["targets"].sum()
-    ax.set_xticks(places, [f"{band}\n{s:.0%}" for band, s in zip(table.index, share, strict=True)])
-    ax.tick_params(axis="x", length=0, labelsize=10)
-    ax.set(xlabel="times in the training text, and share of the targets", ylabel="nats per target")
-    _perplexity_axis(ax)
-    ax.legend()
-    return ax
-
-
-def _perplexity_axis(ax: Axes) -> None:
-    """Say at the right which perplexities the nats at the left are."""
-    # Where an axis has an end at zero, its logarithm would raise a warning.
-    tiny = np.finfo(float).tiny
-    right = ax.secondary_yaxis(
-        "right", functions=(np.exp, lambda value: np.log(np.maximum(value, tiny)))
-    )
-    right.set_ylabel("perplexity")
-    low, high = np.exp(ax.get_ylim())
-    right.yaxis.set_major_locator(_ticks_between(low, high))
-    right.yaxis.set_minor_locator(NullLocator())
-    right.yaxis.set_major_formatter(all_digits())
-
-
-def _ticks_between(low: float, high: float) -> Locator:
-    """Where numbers stand on an axis that is logarithmic in one way or another."""
-    if high < 4 * low:
-        return MaxNLocator(5)
-    return LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,), numticks=20)
-
-
-def layer_weights(weights: Iterable[float], ax: Axes | None = None) -> Axes:
-    """Draw which layers of a biLM a task has learnt to read, as in figure 2 of the ELMo paper.
-
-    Args:
-        weights: each layer's share of the mix, the character CNN first.
-        ax: where to draw; None for a new figure.
+        weights: the share of each layer in the mix, from 0 to 1, the character CNN first.
     """
     ax = ax or new_axes(5.0, 3.6)
     weights = np.asarray(weights)
     places = range(len(weights))
-    bars = ax.bar(places, weights, width=0.6, color=FORWARD_COLOUR)
+    bars = ax.bar(places, weights, width=0.6, color=COLOURS["forward"])
     ax.set_xticks(places, [layer_name(layer).replace(": ", "\n") for layer in places])
-    # The line of the average must not strike a number through.
-    behind = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-    ax.bar_label(bars, [f"{weight:.0%}" for weight in weights], padding=4, bbox=behind)
-    even = 1 / len(weights)
-    ax.axhline(even, color="grey", linestyle="--", linewidth=1, zorder=0)
-    # Outside the bars, where no number of theirs can stand.
-    ax.text(1.01, even, "average", va="center", transform=ax.get_yaxis_transform(), color="grey")
+    # A white box keeps each number readable where the line of the average crosses it.
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+    ax.bar_label(bars, [f"{weight:.0%}" for weight in weights], padding=4, bbox=box)
+    average = 1 / len(weights)
+    ax.axhline(average, color="grey", linestyle="--", linewidth=1, zorder=0)
+    ax.text(1.01, average, "average", va="center", transform=ax.get_yaxis_transform(), color="grey")
     ax.tick_params(axis="x", length=0)
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     ax.set(ylabel="share of the mix")
     ax.margins(y=0.12)
-    return ax
+    return figure_of(ax)

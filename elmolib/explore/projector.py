@@ -1,0 +1,46 @@
+"""Tables of vectors for the Embedding Projector, https://projector.tensorflow.org."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from elmolib.errors import ElmolibError
+from elmolib.files import atomic_write, write_errors
+
+VECTORS, METADATA = "vectors.tsv", "metadata.tsv"
+
+
+def write_projector(
+    folder: str | Path, lines: Iterable[tuple[Sequence[str], np.ndarray]]
+) -> tuple[Path, Path]:
+    """Write the words of sentences and their vectors to two files, with one row per word.
+
+    Args:
+        folder: the folder for the two files. It is created if it does not exist.
+        lines: the words and the vectors `(n_words, dim)` of each sentence.
+
+    Returns:
+        the paths of `vectors.tsv` and `metadata.tsv`. The first has a column per feature and no
+        header. The second has a header and the columns word, position (from 0) and sentence.
+
+    Raises:
+        ElmolibError: the files cannot be written.
+    """
+    vectors_path, metadata_path = Path(folder) / VECTORS, Path(folder) / METADATA
+    with (
+        write_errors(folder, ElmolibError, "choose another folder"),
+        atomic_write(vectors_path) as vectors_part,
+        atomic_write(metadata_path) as metadata_part,
+        vectors_part.open("w", encoding="utf-8", newline="\n") as vectors_file,
+        # UTF-8 cannot encode half of a surrogate pair, which a word may contain.
+        metadata_part.open("w", encoding="utf-8", errors="replace", newline="\n") as metadata_file,
+    ):
+        metadata_file.write("word\tposition\tsentence\n")
+        for words, vectors in lines:
+            # A tab or a line end in a word would shift all columns after it.
+            cells = [" ".join(word.split()) for word in words]
+            for position, (word, vector) in enumerate(zip(cells, vectors, strict=True)):
+                vectors_file.write("\t".join(f"{value:.6g}" for value in vector) + "\n")
+                metadata_file.write(f"{word}\t{position}\t{' '.join(cells)}\n")
+    return vectors_path, metadata_path

@@ -1,0 +1,1 @@
+"""Reports on a model in training, its dashboard, and a box that draws heatmaps of typed text."""

@@ -1,0 +1,42 @@
+"""Limit the time that other work, such as drawing, takes from training."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+class Throttle:
+    """Limit how often some work is done, and the fraction of the time that it takes.
+
+    Args:
+        fraction: the largest share of all time that the work may take.
+        seconds: the least number of seconds between two starts of the work.
+        clock: the function that measures the time of the work. The default is the processor time of
+            the thread, because a thread that waits for a processor does not slow training.
+        delay: the number of seconds before the work may start for the first time.
+    """
+
+    def __init__(
+        self,
+        fraction: float = 0.02,
+        seconds: float = 1.0,
+        clock: Callable[[], float] = time.thread_time,
+        delay: float = 0.0,
+    ) -> None:
+        self._fraction, self._seconds, self._clock = fraction, seconds, clock
+        self._next = time.monotonic() + delay
+
+    def is_due(self) -> bool:
+        """Whether the work may start now; False while it is being done."""
+        return time.monotonic() >= self._next
+
+    @contextmanager
+    def measure(self) -> Iterator[None]:
+        """Measure the time of the `with` block, which does the work in this thread."""
+        started, busy = time.monotonic(), self._clock()
+        self._next = math.inf
+        try:
+            yield
+        finally:
+            self._next = started + max(self._seconds, (self._clock() - busy) / self._fraction)

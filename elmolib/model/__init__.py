@@ -1,0 +1,1 @@
+"""The network: character CNN, highway layers, LSTMs, softmax. It reads no files and no text."""

@@ -1,0 +1,78 @@
+"""Score the held-out text of a prepared corpus, and compute a baseline from word frequencies."""
+
+import math
+
+import numpy as np
+
+from elmolib.corpus.prepared import PreparedCorpus, Split, require_heldout, spread_sentences
+from elmolib.corpus.stream import BACKWARD, FORWARD
+from elmolib.errors import CorpusError
+from elmolib.formats.weights import StoredModel
+from elmolib.model.bilm import BiLM
+from elmolib.scoring.perplexity import Scorer, Scores
+from elmolib.scoring.windows import windows_of_split
+from elmolib.text.vocabulary import EOS, UNK
+
+DIRECTIONS = {"forward": FORWARD, "backward": BACKWARD}
+
+
+def score_heldout(scorer: Scorer, corpus: PreparedCorpus, n_targets: int | None = None) -> Scores:
+    """Score held-out text with the full softmax, carrying the state from sentence to sentence.
+
+    Args:
+        scorer: a scorer whose model has a softmax over the vocabulary of the corpus.
+        n_targets: the approximate number of targets per direction to score, from sentences spread
+            evenly over the text; None scores all.
+
+    Raises:
+        CorpusError: there is no held-out text, or the softmax and the vocabulary differ in size.
+    """
+    heldout, size = require_heldout(corpus), scorer.vocabulary_size
+    if size != len(corpus.vocabulary):
+        raise CorpusError(
+            f"The model predicts {size} words, but the vocabulary of {corpus.path} "
+            f"has {len(corpus.vocabulary)}: score the corpus that the model was trained on."
+        )
+    if n_targets is not None:
+        heldout = spread_sentences(heldout, n_targets)
+    return scorer.score(windows_of_split(heldout, corpus, scorer.bilm.architecture))
+
+
+def score_model(model: StoredModel, corpus: PreparedCorpus) -> Scores:
+    """Score held-out text with a stored model; see `score_heldout`.
+
+    Raises:
+        CorpusError: the corpus has no held-out text, or the model has another vocabulary.
+    """
+    if model.vocabulary != corpus.vocabulary:
+        raise CorpusError(
+            f"{model.source} has another vocabulary than {corpus.path}: set run_dir to the folder "
+            "of the run that trained the model, or choose a new run_dir to retrain."
+        )
+    return score_heldout(Scorer(BiLM.from_arrays(model.architecture, model.arrays)), corpus)
+
+
+def unigram_perplexity(corpus: PreparedCorpus) -> float:
+    """Compute the held-out perplexity of a model that knows only how frequent each word is.
+
+    The frequencies are the counts in the training text plus one. Like the
+    language model, this baseline predicts words and sentence ends, but it ignores the context.
+    """
+    words = np.bincount(np.asarray(corpus.heldout.ids), minlength=len(corpus.vocabulary))
+    heldout = _target_counts(words, corpus.heldout, corpus)
+    return math.exp(-(heldout * unigram_log_probabilities(corpus)).sum() / heldout.sum())
+
+
+def unigram_log_probabilities(corpus: PreparedCorpus) -> np.ndarray:
+    """Return the log probability of each vocabulary id as a target, float64 (vocabulary_size,)."""
+    counts = _target_counts(np.asarray(corpus.lexicon.counts), corpus.train, corpus)
+    return np.log(counts + 1.0) - np.log(counts.sum() + len(counts))
+
+
+def _target_counts(word_counts: np.ndarray, split: Split, corpus: PreparedCorpus) -> np.ndarray:
+    """Count how often each vocabulary id is a target; `word_counts` is indexed by lexicon id."""
+    size = len(corpus.vocabulary)
+    counts = word_counts[:size].astype(np.int64)
+    counts[UNK] += word_counts[size:].sum()
+    counts[EOS] += split.n_sentences
+    return counts

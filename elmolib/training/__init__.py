@@ -1,0 +1,1 @@
+"""Train a biLM: batches, the training step, the loop, checkpoints and fine-tuning."""

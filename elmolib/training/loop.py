@@ -1,0 +1,377 @@
+"""The training loop: it takes steps, scores and saves the model, and resumes from checkpoints."""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+from keras.callbacks import Callback, CallbackList, EarlyStopping
+
+from elmolib.backend import has_bfloat16
+from elmolib.corpus.prepared import PreparedCorpus, Split, sentences_of, spread_sentences
+from elmolib.errors import ParameterError, TrainingError
+from elmolib.files import atomic_write, exclusive_lock, remove_partial_files, write_errors
+from elmolib.formats.published import pretrained_path
+from elmolib.formats.weights import StoredModel, write_model
+from elmolib.model.bilm import BiLM
+from elmolib.scoring.perplexity import Perplexity, Scorer
+from elmolib.scoring.windows import windows_of_split
+from elmolib.settings.parameters import Parameters, project_root
+from elmolib.settings.run_folder import HISTORY, LOCK, PARAMETERS, WEIGHTS
+from elmolib.training.adagrad import Adagrad
+from elmolib.training.batches import Batches
+from elmolib.training.checkpoint import CheckpointMetadata, Checkpoints
+from elmolib.training.fine_tuning import Transfer, load_pretrained
+from elmolib.training.step import TrainingStep
+
+SAMPLE = 2048  # the approximate number of targets per direction in each sample
+SPEEDS = ("tokens_per_second", "seconds")  # columns of the history that depend on the machine
+
+
+class Training:
+    """A training run in its folder.
+
+    With the parameters of an earlier run, it resumes that run from the last checkpoint. On the same
+    machine, with the same number of threads, a resumed run writes the same weight file as a run
+    without interruption, because the seed and the step determine every batch, sample and mask.
+
+    Attributes:
+        bilm: the model.
+        scorer: the scorer of text with the current weights.
+        step: the number of steps taken.
+        steps_per_epoch: the number of steps in one pass over the training text.
+        last_step: the number of steps in the whole run.
+        samples: small sets of sentences for frequent scoring: `train_text` and, if text is held
+            out, `heldout`.
+        history: one dictionary per epoch, as in `history.csv`.
+        transfer: the parts copied from the model `pretrained`. It is None without such a model, or
+            if the run resumed from a checkpoint.
+        folder, weights_path, history_path: the paths of the run, its weight file and its history.
+
+    Raises:
+        WeightsError: the pretrained model cannot be read.
+        ParameterError: the pretrained model has other dimensions, or the processor does not
+            support the precision.
+        TrainingError: the folder holds a run with other parameters or another corpus, or the text
+            is too short for one batch.
+
+    Example:
+        >>> training = Training(parameters, prepare_corpus(parameters))
+        >>> training.run()
+        PosixPath('runs/tiny/elmo.h5')
+
+    References:
+        Peters et al. 2018, arXiv:1802.05365; the recipe of bilm-tf's `bin/train_elmo.py`.
+    """
+
+    def __init__(self, parameters: Parameters, corpus: PreparedCorpus) -> None:
+        p, bfloat16 = parameters, parameters.precision == "bfloat16"
+        if bfloat16 and not has_bfloat16():
+            raise ParameterError(
+                "precision: this processor does not multiply bfloat16 (it has neither avx512_bf16 "
+                "nor amx_bf16), so training would be many times slower: set precision to float32."
+            )
+        self.parameters, self.corpus, self.folder = p, corpus, p.run_path
+        self.weights_path, self.history_path = self.folder / WEIGHTS, self.folder / HISTORY
+        self.batches = Batches(corpus, p.architecture, p)
+        self.steps_per_epoch = self.batches.steps_per_epoch
+        steps = p.epochs * self.steps_per_epoch
+        self.last_step = min(steps, p.max_steps or steps)
+        keras.utils.set_random_seed(p.seed)
+        size = len(corpus.vocabulary)
+        self.bilm = bilm = BiLM(p.architecture, size, p.dropout, p.timestep_dropout, p.seed)
+        self.scorer = Scorer(bilm)
+        self.optimizer = Adagrad(bilm.weights_by_name(), p.learning_rate, p.initial_accumulator)
+        self.training_step = TrainingStep(bilm, self.optimizer, p.clip_norm, bfloat16)
+        texts = {"train_text": corpus.train, "heldout": corpus.heldout}
+        self.samples = {k: spread_sentences(v, SAMPLE) for k, v in texts.items() if v is not None}
+        self.step, self.state = 0, bilm.initial_state(p.batch_size)
+        self.history: list[dict[str, float]] = []
+        # Sums since the last line of the history: losses of each direction, steps, seconds.
+        self._epoch_losses, self._epoch_steps, self._epoch_seconds = np.zeros(2), 0, 0.0
+        self._gradient_norm = math.nan
+        self.transfer: Transfer | None = None
+        self.checkpoints = Checkpoints(self.folder, p.keep_checkpoints)
+        self._saved_in: Path | None = None  # the checkpoint that equals the state in memory, if any
+        self._saved_at = time.monotonic()
+        if self.checkpoints.latest() is not None:
+            self._restore()
+        elif p.pretrained is not None:
+            path = pretrained_path(p.pretrained, project_root())
+            self.transfer = load_pretrained(bilm, corpus.vocabulary, path)
+
+    def __repr__(self) -> str:
+        return f"Training({str(self.folder)!r}, step {self.step:,} of {self.last_step:,})"
+
+    @property
+    def learning_rate(self) -> float:
+        """The next step's learning rate. With decay, it falls linearly to 0 by the last step."""
+        rate, decay = self.parameters.learning_rate, self.parameters.learning_rate_decay
+        decay_steps = decay * self.last_step
+        return rate * min(1.0, (self.last_step - self.step) / decay_steps) if decay_steps else rate
+
+    def run(self, callbacks: Sequence[Callback] = ()) -> Path:
+        """Train to the end, or until stopped, and write the weights.
+
+        An interrupt (Ctrl-C, the kernel's stop button) or a callback that sets
+        `model.stop_training` ends the run after the current step. A second interrupt ends it at
+        once. The logs of a step are `loss_forward`, `loss_backward` (nats, sampled softmax) and
+        `gradient_norm`. The logs of an epoch are its line of the history.
+
+        Args:
+            callbacks: Keras callbacks. Their `model` is the biLM; their `params["scorer"]` is the
+                scorer. Their state is not saved. When a run resumes, only Keras' `EarlyStopping`
+                gets the logs of earlier epochs again, so that it ends the run at the same epoch.
+
+        Returns:
+            the path of the weight file.
+
+        Raises:
+            TrainingError: another process works on the same run, losses or weights are not finite,
+                or a file cannot be written. The last checkpoint remains usable.
+        """
+        with exclusive_lock(self.folder, self.folder / LOCK, TrainingError):
+            for folder in (self.folder, self.checkpoints.folder):
+                remove_partial_files(folder)
+            self._synchronize()
+            callback_list = CallbackList(list(callbacks), model=self.bilm, scorer=self.scorer)
+            self.bilm.stop_training = False
+            callback_list.on_train_begin()
+            self._replay_epochs(callbacks)
+            with stop_on_interrupt(self.bilm):
+                self._take_steps(callback_list)
+            if not self.bilm.stop_training and self._epoch_steps > 0:
+                self._end_epoch(callback_list)
+            self.save()
+            callback_list.on_train_end(self.history[-1] if self.history else {})
+        return self.weights_path
+
+    def _synchronize(self) -> None:
+        """Make the state in memory and the latest checkpoint equal."""
+        latest = self.checkpoints.latest()
+        if latest is None:
+            self._save_state()
+        elif latest != self._saved_in:
+            # Another process trained further, or an aborted step changed the state in memory.
+            self._restore()
+        path = self.folder / PARAMETERS
+        with self._write_errors(path), atomic_write(path) as unfinished:
+            unfinished.write_text(self.parameters.as_yaml(), encoding="utf-8")
+        self._write_history()
+
+    def _replay_epochs(self, callbacks: Sequence[Callback]) -> None:
+        """Pass the logs of the epochs trained so far to `EarlyStopping` callbacks."""
+        for callback in (each for each in callbacks if isinstance(each, EarlyStopping)):
+            if callback.restore_best_weights:
+                raise TrainingError(
+                    "EarlyStopping cannot use restore_best_weights here, because checkpoints hold "
+                    "the latest weights: set it to False."
+                )
+            for line in self.history:
+                callback.on_epoch_end(_epoch_index(line), dict(line))
+
+    def _take_steps(self, callbacks: CallbackList) -> None:
+        first, steps = self.step, self.parameters.checkpoint_steps
+        seconds = 60 * (self.parameters.checkpoint_minutes or math.inf)
+        if self.bilm.stop_training:
+            return
+        for batch in self.batches.read_ahead(first, self.last_step):
+            if self._epoch_steps == 0 or self.step == first:
+                callbacks.on_epoch_begin(self.step // self.steps_per_epoch)
+            callbacks.on_train_batch_begin(self.step)
+            self._saved_in = None
+            started = time.perf_counter()
+            self.optimizer.learning_rate.assign(self.learning_rate)
+            result = self.training_step(batch, self.state, self.step)
+            losses, norm = np.asarray(result.losses), float(result.gradient_norm)
+            self._epoch_seconds += time.perf_counter() - started
+            self._gradient_norm = norm
+            forward, backward = losses.tolist()
+            if not all(map(math.isfinite, (forward, backward, norm))):
+                raise self._divergence(f"losses {forward:g} forward and {backward:g} backward")
+            self.state = result.state
+            self.step += 1
+            self._epoch_losses += losses
+            self._epoch_steps += 1
+            logs = {"loss_forward": forward, "loss_backward": backward, "gradient_norm": norm}
+            callbacks.on_train_batch_end(self.step - 1, logs)
+            if self.step % self.steps_per_epoch == 0:
+                self._end_epoch(callbacks)
+            if self.bilm.stop_training:
+                return
+            is_due = steps is not None and self.step % steps == 0
+            if is_due or time.monotonic() - self._saved_at >= seconds:
+                self._save_state()
+
+    def _end_epoch(self, callbacks: CallbackList) -> None:
+        """Score the model, add a line to the history, call the callbacks, and save.
+
+        If the process is killed before the save is complete, the resumed run calls them again.
+        """
+        with np.errstate(over="ignore"):
+            forward, backward = np.exp(self._epoch_losses / self._epoch_steps)
+        targets = self._epoch_steps * self.parameters.batch_size * self.parameters.unroll_steps
+        line = {
+            "epoch": round(self.step / self.steps_per_epoch, 4),
+            "step": self.step,
+            "train_forward": forward,
+            "train_backward": backward,
+            "tokens_per_second": targets / self._epoch_seconds,
+            "seconds": self._epoch_seconds,
+            "vocabulary_size": len(self.corpus.vocabulary),
+        }
+        scores = {"heldout": self.heldout_perplexity()}
+        scores["train_text"] = self.perplexity_of(self.samples["train_text"])
+        for kind, found in scores.items():
+            if found is not None:
+                parts = ("forward", "backward", "mean")
+                line |= {f"{kind}_{part}": getattr(found, part) for part in parts}
+        for name, value in line.items():
+            if not math.isfinite(value):
+                raise self._divergence(f"{name} is {value:g}")
+        self.history.append({name: float(value) for name, value in line.items()})
+        self._epoch_losses, self._epoch_steps, self._epoch_seconds = np.zeros(2), 0, 0.0
+        self._saved_in = None
+        callbacks.on_epoch_end(_epoch_index(line), dict(self.history[-1]))
+        self.save()
+
+    def heldout_perplexity(self) -> Perplexity | None:
+        """Score the held-out text with the current weights; return None without such a text."""
+        return None if self.corpus.heldout is None else self.perplexity_of(self.corpus.heldout)
+
+    def perplexity_of(self, split: Split) -> Perplexity:
+        """Score sentences with the current weights, without dropout."""
+        return self.scorer.perplexity(windows_of_split(split, self.corpus, self.bilm.architecture))
+
+    def history_frame(self) -> pd.DataFrame:
+        """Return the history as a table, one row per epoch."""
+        return pd.DataFrame(self.history)
+
+    def save(self) -> None:
+        """Write a checkpoint, the history and the weights, each completely or not at all.
+
+        Raises:
+            TrainingError: a weight is not finite, or a file cannot be written; the earlier files
+                are unchanged.
+        """
+        self._save_state()
+        self._write_history()
+        write_model(self.weights_path, self.stored_model(self.bilm.arrays()))
+
+    def _save_state(self) -> None:
+        """Write a checkpoint, unless one equals the state in memory."""
+        if self._saved_in is not None:
+            return
+        arrays = self._state_arrays()
+        for name, values in arrays.items():
+            if not np.isfinite(values).all():
+                raise self._divergence(f"{name} holds values that are not finite")
+        metadata = CheckpointMetadata(
+            identity=self._identity(),
+            step=self.step,
+            epoch_steps=self._epoch_steps,
+            epoch_seconds=self._epoch_seconds,
+            history=self.history,
+        )
+        with self._write_errors(self.checkpoints.folder):
+            self._saved_in = self.checkpoints.write(arrays, metadata)
+        self._saved_at = time.monotonic()
+
+    def _state_arrays(self) -> dict[str, np.ndarray]:
+        arrays = {f"weights/{name}": values for name, values in self.bilm.arrays().items()}
+        for name, accumulator in self.optimizer.accumulators.items():
+            arrays[f"accumulators/{name}"] = accumulator.numpy()
+        c, h = map(np.asarray, self.state)
+        return arrays | {"state/c": c, "state/h": h, "epoch_losses": self._epoch_losses}
+
+    def _restore(self) -> None:
+        """Load the latest checkpoint."""
+        arrays, metadata, _ = self.checkpoints.read_latest()
+        wanted = self._identity()
+        if changed := [key for key in wanted if wanted[key] != metadata.identity.get(key)]:
+            raise TrainingError(
+                f"{self.folder} holds a run that differs in {', '.join(changed)}: choose another "
+                "run_dir, or delete the folder to retrain."
+            )
+        for name, variable in self.bilm.weights_by_name().items():
+            variable.assign(arrays[f"weights/{name}"])
+            self.optimizer.accumulators[name].assign(arrays[f"accumulators/{name}"])
+        self.state = tuple(keras.ops.convert_to_tensor(arrays[f"state/{part}"]) for part in "ch")
+        self.step, self.history = metadata.step, list(metadata.history)
+        self._epoch_losses = arrays["epoch_losses"]
+        self._epoch_steps, self._epoch_seconds = metadata.epoch_steps, metadata.epoch_seconds
+        self._saved_in = self.checkpoints.latest()
+
+    def _identity(self) -> dict[str, Any]:
+        """Return the settings and checksums that must be the same when the run resumes."""
+        pretrained = self.parameters.pretrained and Path(self.parameters.pretrained).name
+        text = self.corpus.fingerprints
+        return self.parameters.identity() | text | {"pretrained": pretrained}
+
+    def stored_model(self, arrays: dict[str, np.ndarray]) -> StoredModel:
+        """Return the model with these weights and the training record, ready to be stored."""
+        corpus, sample = self.corpus, self.samples.get("heldout")
+        # The record describes the text files, but does not contain the names of their folders.
+        record = {
+            "parameters": self.parameters.without_folders(),
+            "texts": [
+                {"name": Path(file["name"]).name} | {k: file[k] for k in ("side", "size", "sha256")}
+                for file in corpus.record["made_from"]["files"]
+            ],
+            "counts": corpus.record["counts"],
+            "sample": [] if sample is None else sentences_of(sample, corpus),
+            "step": self.step,
+            "history": [{k: line[k] for k in line if k not in SPEEDS} for line in self.history],
+        }
+        described = corpus.vocabulary, corpus.tokenizer, record, str(self.weights_path)
+        return StoredModel(self.bilm.architecture, arrays, *described)
+
+    def _write_history(self) -> None:
+        with self._write_errors(self.history_path), atomic_write(self.history_path) as unfinished:
+            self.history_frame().to_csv(unfinished, index=False)
+
+    def _write_errors(self, place: Path):
+        advice = f"training stopped at step {self.step}, so fix this and rerun; {self._last_good()}"
+        return write_errors(place, TrainingError, advice)
+
+    def _divergence(self, what: str) -> TrainingError:
+        return TrainingError(
+            f"Training diverged at step {self.step}: {what}, gradient norm "
+            f"{self._gradient_norm:g}, learning_rate {self.learning_rate:g}; use a lower "
+            f"learning_rate in another run_dir; {self._last_good()}."
+        )
+
+    def _last_good(self) -> str:
+        path = self.checkpoints.latest()
+        return f"the last good checkpoint is {path}" if path else "no checkpoint was written yet"
+
+
+def _epoch_index(line: dict[str, float]) -> int:
+    """Return the number of the epoch in a line of the history, counted from 0 as in Keras."""
+    return math.ceil(line["epoch"]) - 1
+
+
+@contextmanager
+def stop_on_interrupt(bilm: BiLM) -> Iterator[None]:
+    """At the first interrupt, end training after the current step; at the second, immediately."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def stop(*_: object) -> None:
+        bilm.stop_training = True
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
