@@ -162,7 +162,10 @@ def survives(tmp_path: Path, n_steps: int, moments: list[Callable], least_kills:
     assert steps == [*range(STEPS_PER_EPOCH, n_steps, STEPS_PER_EPOCH), n_steps]
     assert files(run / "reports") == files(undisturbed / "reports")
     assert {path.name for path in run.iterdir()} == {path.name for path in undisturbed.iterdir()}
-    assert read_steps(run)["step"].tolist() == list(range(1, n_steps + 1))
+    rows = read_steps(run)["step"].tolist()
+    # A kill can lose the rows since the latest write of the log, but no step appears twice.
+    assert rows == sorted(set(rows)) and set(rows) <= set(range(1, n_steps + 1))
+    assert rows[-1] == n_steps
     assert read_progress(run).state == "finished"
     kept = [path.name for path in sorted((run / "checkpoints").iterdir())]
     assert kept == [f"step-{step:09d}.h5" for step in (n_steps - 2, n_steps)]
