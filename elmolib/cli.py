@@ -66,8 +66,11 @@ class Given(SimpleNamespace):
     def sentences(self, most: int | None = None) -> tuple[Any, tuple[str, ...]]:
         """Return an embedder and the sentences. With `-f`, `settings.sentence` is the default."""
         model, rest = self.model(*[] if self.settings else ["SENTENCE"], most=most)
-        embedder = elmolib.ElmoEmbedder(model, self.options, self.runtime)
-        return embedder, rest or (self.settings.sentence,)
+        return self.embedder(model), rest or (self.settings.sentence,)
+
+    def embedder(self, model: str) -> Any:
+        """Return the embedder of a model."""
+        return elmolib.ElmoEmbedder(model, self.options, self.runtime, self.precision)
 
 
 class Command(click.Command):
@@ -137,6 +140,7 @@ def _command(example: str, words: str | None = None, embeds: bool = False) -> Ca
     if embeds:
         runtimes = "numpy, onnx, tensorflow, jax, torch, or auto."
         options += [option("--runtime", default="auto", help=runtimes)]
+        options += [option("--precision", default="float32", help="float32 or int8.")]
 
     def declare(function: Callable) -> click.Command:
         for add in options:
@@ -263,7 +267,7 @@ def embed(given: Given) -> tuple:
     """Write the vectors of each line of a text to an HDF5 file; repeat the command to resume."""
     model, (text, out) = given.model("TEXT", "OUT")
     find_files(text)
-    embedder = elmolib.ElmoEmbedder(model, given.options, given.runtime)
+    embedder = given.embedder(model)
     embedder.embed_corpus(text, out, given.layers, given.dtype)
     data = {"vectors": out, "layers": given.layers, "dim": embedder.dim}
     return data, f"The vectors are in {out}."
@@ -326,15 +330,19 @@ def convert(given: Given) -> tuple:
 
 @_command("elmolib info en-tiny", "")
 def info(given: Given) -> tuple:
-    """Show the dimensions, vocabulary size, training record, format and hash of a model."""
+    """Show the dimensions, vocabulary size, training record, format and hash of a model.
+
+    For a model with stored 8-bit scales, `int8_clipped` is the share of clipped values.
+    """
     model, _ = given.model()
+    from elmolib.embedding.int8 import stored_scales
     from elmolib.files import sha256_of
     from elmolib.formats import options, readers
 
     stored = readers.read_model(model, given.options, softmax=False)
     path = pretrained_path(model, Path())
     file = path if path.is_file() else Path(stored.source)
-    a = stored.architecture
+    a, scales = stored.architecture, stored_scales(stored)
     data = {
         "model": str(file),
         "format": f"elmolib {stored.format}" if stored.format else "bilm-tf or AllenNLP",
@@ -347,6 +355,7 @@ def info(given: Given) -> tuple:
         "options": options.options_of(a),
         "tokenizer": stored.tokenizer.to_json(),
         "record": stored.training_record,
+        "int8_clipped": scales and scales.clipped,
     }
     look: dict[str, Any] = {"sort_keys": False, "default_flow_style": None, "width": 100}
     return data, yaml.safe_dump(data, allow_unicode=True, **look).rstrip()

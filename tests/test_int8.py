@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from small_models import TINY, random_arrays
 
-from elmolib import ElmoEmbedder
+from elmolib import ElmoEmbedder, cli
 from elmolib.embedding import int8, onnx_graphs, onnx_runtime
 from elmolib.embedding.companions import fingerprint
 from elmolib.embedding.int8 import clipped_shares, scales_of, stored_scales
+from elmolib.embedding.vector_file import EmbeddedCorpus
 from elmolib.errors import CorpusError, ParameterError, WeightsError
 from elmolib.formats.published import SHIPPED
 from elmolib.formats.readers import read_model
@@ -77,6 +81,29 @@ def test_a_product_is_that_of_whole_numbers(runs_here, per_column: bool) -> None
     np.testing.assert_allclose(found, 0.5 * (x.astype(int) @ weights) + bias, rtol=1e-6)
     (clipped,) = session.run(None, {"x": np.full((1, 40), 1000, np.float32)})
     np.testing.assert_allclose(clipped[0], 0.5 * 127 * weights.sum(axis=0) + bias, rtol=1e-6)
+
+
+def test_the_command_line_embeds_in_8_bits_and_shows_the_clipped_shares(
+    runs_here, tmp_path: Path
+) -> None:
+    model = shutil.copy(SHIPPED["en-tiny"], tmp_path)
+    text, out = tmp_path / "german.txt", tmp_path / "vectors.h5"
+    text.write_text("\n".join(GERMAN) + "\n", encoding="utf-8")
+    call = partial(CliRunner().invoke, cli.main, catch_exceptions=False)
+    assert json.loads(call(["info", str(model), "--json"]).stdout)["int8_clipped"] is None
+    for scales_file in SHIPPED["en-tiny"].parent.glob("*.int8.json"):
+        shutil.copy(scales_file, tmp_path)
+    assert call(["embed", str(model), str(text), str(out), "--precision", "int8"]).exit_code == 0
+    embedder = ElmoEmbedder(model, precision="int8")
+    with EmbeddedCorpus(out) as embedded:
+        for row, line in enumerate(GERMAN):
+            np.testing.assert_array_equal(embedded[row], embedder.embed([line])[0])
+    scales = stored_scales(read_model(model))
+    assert scales is not None
+    assert json.loads(call(["info", str(model), "--json"]).stdout)["int8_clipped"] == scales.clipped
+    wrong = call(["embed", str(model), str(text), str(out), "--precision", "int4"])
+    assert wrong.exit_code == 2
+    assert "precision must be 'float32', or 'int8'" in wrong.stderr
 
 
 def test_calibrated_on_english_it_embeds_german(runs_here, root: Path, tmp_path: Path) -> None:
