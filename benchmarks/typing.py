@@ -3,20 +3,25 @@
     python -m benchmarks.typing
 
 The last word of a sentence of 15 words is typed at the speed of a fast typist. The result is the
-time from the last key to the picture of the whole sentence, in three cases: with the model of the
-package, with the tiny model while it trains, and with the tiny model after training has stopped.
-The measurement needs the extra `browser`, the program chromium, and about five minutes.
+time from the last key to the picture of the whole sentence, in four cases: with the model of the
+package, in JupyterLab and on the page `docs/browser.md`, which needs no Python; with the tiny model
+while it trains, and with the tiny model after training has stopped.
+The measurement needs the extra `browser`, the programs chromium and npm, and about five minutes.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import nbformat
@@ -66,7 +71,7 @@ WAIT = """word => new Promise(found => {
 
 
 def main() -> int:
-    """Measure the three cases and print the results."""
+    """Measure the four cases and print the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("-n", "--times", type=int, default=20, help="sentences typed in each case")
     parser.add_argument(
@@ -77,6 +82,8 @@ def main() -> int:
     )
     given = parser.parse_args()
     machine.pin(N_THREADS, given.cores)
+    with tempfile.TemporaryDirectory() as folder:
+        measure_page(Path(folder), given.times)
     with (
         tempfile.TemporaryDirectory() as folder,
         lab(Path(folder)) as open_notebook,
@@ -93,6 +100,35 @@ def main() -> int:
         page.wait_for_selector(".elmolib-status >> text=Stopped")
         report("tiny model", typed(page, given.times))
     return 0
+
+
+def measure_page(folder: Path, n: int) -> None:
+    """Build the site in a folder, and measure its page in the browser."""
+    with site(folder) as address, chromium() as browser:
+        page = browser.new_page(viewport={"width": 1600, "height": 1000})
+        page.set_default_timeout(TIMEOUT)
+        page.goto(f"{address}/browser/")
+        page.wait_for_selector(".elmolib-picture table")
+        report("en-tiny, without Python", typed(page, n))
+
+
+@contextmanager
+def site(folder: Path) -> Iterator[str]:
+    """Build the documentation in a folder, and serve it; yields its URL."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", folder]
+    subprocess.run(command, cwd=ROOT, check=True)
+    handler = partial(_QuietHandler, directory=folder)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+class _QuietHandler(SimpleHTTPRequestHandler):
+    """Handler that prints nothing."""
+
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 def typed(page: Any, n: int) -> np.ndarray:

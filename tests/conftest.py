@@ -30,8 +30,8 @@ _NEEDS = {
     "spacy": ("the extra `spacy`", lambda: _installed("spacy")),
     "wordnet": ("the package `wordnet-base`", Path("/usr/share/wordnet/index.noun").is_file),
     "browser": (
-        "the extra `browser` and the program chromium",
-        lambda: _installed("playwright") and bool(which("chromium")),
+        "the extra `browser` and the programs chromium and npm",
+        lambda: _installed("playwright") and bool(which("chromium") and which("npm")),
     ),
 }
 

@@ -24,6 +24,8 @@ from elmolib.embedding.numpy_runtime import NumpyRuntime
 from elmolib.embedding.onnx_file import write_onnx
 from elmolib.errors import ElmolibError, ParameterError
 from elmolib.formats.options import architecture_from_options
+from elmolib.formats.published import SHIPPED
+from elmolib.formats.readers import read_model
 from elmolib.formats.weights import StoredModel, write_model
 from elmolib.settings.architecture import Architecture
 from elmolib.text.characters import PREDICTION_SHIFT, character_ids
@@ -212,3 +214,14 @@ def test_an_onnx_file_embeds_from_ids_alone(changes: dict, tmp_path: Path) -> No
     metadata = session.get_modelmeta().custom_metadata_map
     assert Tokenizer.from_json(json.loads(metadata["tokenizer"]), "") == stored.tokenizer
     assert architecture_from_options(json.loads(metadata["options"])) == architecture
+
+
+def test_an_onnx_file_is_as_small_as_float16_weights(tmp_path: Path) -> None:
+    stored = read_model(SHIPPED["en-tiny"])
+    write_onnx(tmp_path / "elmo.onnx", stored)
+    assert (tmp_path / "elmo.onnx").stat().st_size < 1.05 * SHIPPED["en-tiny"].stat().st_size
+    session = onnxruntime.InferenceSession(tmp_path / "elmo.onnx")
+    ids = character_ids(SENTENCES[0].split(), 50)[None] + np.int64(PREDICTION_SHIFT)
+    (layers,) = session.run(None, {"characters": ids})
+    expected = ElmoEmbedder("en-tiny", runtime="numpy").embed([SENTENCES[0].split()], "all")[0]
+    np.testing.assert_allclose(layers[:, 0], expected, atol=1e-5)

@@ -105,7 +105,10 @@ class Graph:
         outputs: Mapping[str, tuple[str, Shape]],
         apart: bool = False,
     ) -> ModelProto:
-        """Return a complete model; with `apart`, its large constants must be passed separately."""
+        """Return a complete model; with `apart`, its large constants must be passed separately.
+
+        Weights that were stored in float16 take half the space: the model converts them.
+        """
         graph = self.body(inputs, outputs)
         constants = graph.initializer
         for name, values in self.constants.items():
@@ -113,6 +116,10 @@ class Graph:
                 tensor = constants.add(name=name, dims=values.shape, data_type=_dtype(values.dtype))
                 tensor.data_location = TensorProto.EXTERNAL
                 tensor.external_data.add(key="location", value=name)
+            elif is_large(values) and _fits_float16(values):
+                constants.append(numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
+                cast = helper.make_node("Cast", [f"{name}_half"], [name], to=TensorProto.FLOAT)
+                graph.node.insert(0, cast)
             else:
                 constants.append(numpy_helper.from_array(values, name))
         opsets = [helper.make_opsetid("", OPSET)]
@@ -125,6 +132,11 @@ class Graph:
 def is_large(values: np.ndarray) -> bool:
     """Whether a constant is so large that it may be stored outside the bytes of a model."""
     return values.nbytes > 2**10
+
+
+def _fits_float16(values: np.ndarray) -> bool:
+    with np.errstate(over="ignore"):
+        return values.dtype == np.float32 and np.array_equal(values.astype(np.float16), values)
 
 
 def _value(name: str, dtype: str, shape: Shape) -> onnx.ValueInfoProto:
