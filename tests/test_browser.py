@@ -137,6 +137,13 @@ class Notebook:
         self.page = page
         self._pictures = pictures
 
+    def is_laid_out(self) -> bool:
+        """Whether the dashboard has kept its width for half a second."""
+        width = "document.querySelector('.elmolib-dashboard').getBoundingClientRect().width"
+        before = self.page.evaluate(width)
+        self.page.wait_for_timeout(500)
+        return self.page.evaluate(width) == before
+
     def run_all(self) -> None:
         """Choose Run All Cells from the menu."""
         self.page.get_by_role("menuitem", name="Run", exact=True).click()
@@ -247,6 +254,7 @@ def test_dashboard_answers_and_stops_while_training(lab):
     notebook.part("dashboard").wait_for()
     notebook.part("picture").wait_for()
     notebook.page.set_viewport_size({"width": 1024, "height": 1000})
+    until(notebook.is_laid_out, "JupyterLab has laid out the page for its new size")
     notebook.page.evaluate(NOTE_PLACES)
     until(notebook.part("stop").is_enabled, "clicks reach the busy kernel")
     status = notebook.part("status").inner_text

@@ -84,7 +84,9 @@ class Tokenizer(Settings):
         if may_have_marks and "<" in line and len(parts := between_marks(line)) > 1:
             return chain.from_iterable(map(self.each_sentence, parts))
         clean = self.clean(line)
-        sentences = [clean] if self.tokenized else split_sentences(clean, self.language)
+        if self.tokenized:
+            return iter([words] if (words := self._split(clean)) else [])
+        sentences = split_sentences(clean, self.language)
         return (words for sentence in sentences if (words := self._split(sentence)))
 
     def words(self, sentence: str) -> list[str]:
@@ -120,11 +122,11 @@ class Tokenizer(Settings):
         return " ".join(pieces) if 0 < len(pieces) <= len(word.split()) else word
 
     def _split(self, sentence: str) -> list[str]:
-        if self.tokenized == "tabs":
-            return list(filter(None, (" ".join(word.split()) for word in sentence.split("\t"))))
         if not self.tokenized:
             # ICU's dictionaries do not know that a zero width space separates words.
             return _words_of(WordBreaker(sentence.replace("\u200b", " "), self.language))
+        if self.tokenized == "tabs":
+            return list(filter(None, (" ".join(word.split()) for word in sentence.split("\t"))))
         if len(sentence) < PIECES_AT_ONCE:
             return sentence.split()
         return _words_of(match[0] for match in re.finditer(r"\S+", sentence))
