@@ -1,10 +1,75 @@
 """Names and shapes of the weights, in elmolib and in HDF5 files of bilm-tf and AllenNLP."""
 
-from typing import NamedTuple
+import itertools
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
-from elmolib.settings.architecture import N_BYTE_CHARACTERS, Architecture
+from elmolib.settings.architecture import Architecture
+from elmolib.text.spelling import BYTES, Spelling
 
 SOFTMAX = ("softmax/W", "softmax/b")
+
+
+# The end of an array's name in the HDF5 files, checkpoints and modules that bilm-tf has made, and
+# elmolib's name. Models with one layer have no number of a cell.
+_BILM_TF = {
+    r"char_embed": "char_cnn/embedding",
+    r"CNN/W_cnn_(\d+)": "char_cnn/kernel_{0}",
+    r"CNN/b_cnn_(\d+)": "char_cnn/bias_{0}",
+    r"CNN_high_(\d+)/W_(carry|transform)": "char_cnn/highway_{0}/{1}",
+    r"CNN_high_(\d+)/b_(carry|transform)": "char_cnn/highway_{0}/{1}_bias",
+    r"CNN_proj/W_proj": "char_cnn/projection",
+    r"CNN_proj/b_proj": "char_cnn/projection_bias",
+    r"softmax/([Wb])": "softmax/{0}",
+    r"(?:words/)?embedding": "words/embedding",
+    r"words/projection": "words/projection",
+}
+_CELL = r"RNN_([01])/rnn/(?:multi_?rnn_?cell/cell_?(\d+)/)?(?:rnn/)?lstm_?cell/"
+_CELL_PARTS = {
+    r"(?:kernel|W_0)": "kernel",
+    r"(?:bias|B)": "bias",
+    r"(?:projection/kernel|W_P_0)": "projection",
+}
+
+
+def bilm_tf_names(names: Iterable[str]) -> dict[str, str]:
+    """Find the arrays of a model by the ends of their names; of equal ends, the shortest name.
+
+    The result maps elmolib's names to the names.
+    """
+    found = {}
+    for name in sorted(names, key=len, reverse=True):
+        for end, ours in _BILM_TF.items():
+            if match := re.fullmatch(rf"(?:.*/)?{end}", name):
+                found[ours.format(*match.groups())] = name
+        for end, part in _CELL_PARTS.items():
+            if match := re.fullmatch(rf"(?:.*/)?(?i:{_CELL}){end}", name):
+                direction = ("forward", "backward")[int(match[1])]
+                found[f"{direction}_{int(match[2] or 0)}/{part}"] = name
+    return found
+
+
+def dimensions(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """Infer an architecture's dimensions from the shapes of the arrays, by elmolib's names.
+
+    Raises:
+        LookupError: an array is missing or has too few axes.
+    """
+
+    def number(name: str) -> int:
+        return next(k for k in itertools.count() if name.format(k) not in shapes)
+
+    kernels = [shapes[f"char_cnn/kernel_{k}"] for k in range(number("char_cnn/kernel_{}"))]
+    inputs, gates = shapes["forward_0/kernel"][-2:]
+    return {
+        "char_embedding_dim": shapes["char_cnn/embedding"][1],
+        "filters": tuple((kernel[-3], kernel[-1]) for kernel in kernels),
+        "n_highway": number("char_cnn/highway_{}/carry"),
+        "lstm_dim": gates // 4,
+        "projection_dim": inputs // 2,
+        "n_layers": number("forward_{}/kernel"),
+    }
 
 
 class StoredArray(NamedTuple):
@@ -15,18 +80,20 @@ class StoredArray(NamedTuple):
 
 
 def hdf5_arrays(
-    architecture: Architecture, vocabulary_size: int | None = None
+    architecture: Architecture, vocabulary_size: int | None = None, spelling: Spelling = BYTES
 ) -> dict[str, StoredArray]:
     """Map elmolib's name of each weight to its array in an HDF5 file of bilm-tf or AllenNLP.
 
     `vocabulary_size` is the number of words of the softmax, or None for a file without softmax.
+    Only elmolib writes arrays of another `spelling`.
 
     References:
         bilm-tf, `bilm/training.py`. If `n_filters` equals `projection_dim`, there is no projection
         after the convolutions. If `lstm_dim` equals `projection_dim`, the LSTM has no projection.
     """
     a, n = architecture, architecture.n_filters
-    arrays = {"char_cnn/embedding": ("char_embed", (N_BYTE_CHARACTERS, a.char_embedding_dim))}
+    shape = (spelling.n_characters, a.char_embedding_dim)
+    arrays: dict[str, tuple] = {"char_cnn/embedding": ("char_embed", shape)}
     for i, (width, count) in enumerate(a.filters):
         shape = (1, width, a.char_embedding_dim, count)
         arrays[f"char_cnn/kernel_{i}"] = (f"CNN/W_cnn_{i}", shape)
@@ -48,31 +115,21 @@ def hdf5_arrays(
             if a.lstm_dim != a.projection_dim:
                 shape = (a.lstm_dim, a.projection_dim)
                 arrays[f"{ours}/projection"] = (f"{theirs}/W_P_0", shape)
+    if spelling.words is not None:
+        dim = spelling.word_dim or a.projection_dim
+        arrays["words/embedding"] = ("words/embedding", (len(spelling.words), dim))
+    if spelling.word_dim is not None:
+        arrays["words/projection"] = ("words/projection", (dim, a.projection_dim))
     if vocabulary_size is not None:
         arrays["softmax/W"] = ("softmax/W", (vocabulary_size, a.projection_dim))
         arrays["softmax/b"] = ("softmax/b", (vocabulary_size,))
     return {ours: StoredArray(*array) for ours, array in arrays.items()}
 
 
-def hdf5_surplus(architecture: Architecture) -> dict[str, str]:
-    """For arrays that only larger models have, return the options key whose value is too low."""
-    a = architecture
-    cells = [f"RNN_{direction}/RNN/MultiRNNCell" for direction in range(2)]
-    surplus = {
-        f"CNN/W_cnn_{len(a.filters)}": "char_cnn.filters",
-        f"CNN_high_{a.n_highway}/W_carry": "char_cnn.n_highway",
-        "CNN_proj/W_proj": "lstm.projection_dim",
-        **{f"{cell}/Cell{a.n_layers}/LSTMCell/W_0": "lstm.n_layers" for cell in cells},
-        **{f"{cell}/Cell0/LSTMCell/W_P_0": "lstm.projection_dim" for cell in cells},
-    }
-    own = {array.name for array in hdf5_arrays(a).values()}
-    return {name: key for name, key in surplus.items() if name not in own}
-
-
 def weight_shapes(
-    architecture: Architecture, vocabulary_size: int | None = None
+    architecture: Architecture, vocabulary_size: int | None = None, spelling: Spelling = BYTES
 ) -> dict[str, tuple[int, ...]]:
     """Map elmolib's name of every weight to its shape. The arguments are those of `hdf5_arrays`."""
-    arrays = hdf5_arrays(architecture, vocabulary_size)
+    arrays = hdf5_arrays(architecture, vocabulary_size, spelling)
     # Files store the kernel of a convolution as a two-dimensional filter of height 1.
     return {n: a.shape[1:] if len(a.shape) == 4 else a.shape for n, a in arrays.items()}

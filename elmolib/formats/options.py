@@ -1,7 +1,8 @@
 """`options.json` of bilm-tf and AllenNLP: the architecture of a published model."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,21 @@ KEYS = {
 }
 """For each key of `Architecture`, its path in `options.json`."""
 
+Known = Callable[[], Mapping[str, Any]]
+"""A function that returns what the shapes of a model's arrays tell about its architecture."""
+
+USUAL = {
+    "max_characters": 50,
+    "activation": "relu",
+    "cell_clip": 3.0,
+    "proj_clip": 3.0,
+    "use_skip_connections": True,
+}
+"""What shapes do not tell, with the values that all published models have."""
+
+_PUBLISHED_FILTERS = ((1, 32), (2, 32), (3, 64), (4, 128), (5, 256), (6, 512), (7, 1024))
+_PUBLISHED_SIZES = ((1024, 128, 1), (2048, 256, 1), (4096, 512, 2))
+
 # The values that bilm-tf uses if a key is missing or null.
 _DEFAULTS = {"n_highway": 0, "cell_clip": None, "proj_clip": None, "use_skip_connections": False}
 
@@ -40,9 +56,25 @@ def read_options(path: str | Path, source: str = "") -> Architecture:
     return parse_options(text, source or str(path))
 
 
-def parse_options(text: bytes, source: str) -> Architecture:
+def options_in(folder: Path, source: str, weights: str = "") -> Callable | None:
+    """Return a function that parses the options file of a folder, or None if there is none.
+
+    Its name contains "options". If several do, it is `options.json`, or like that of the weights.
+    """
+    names = sorted(path.name for path in folder.glob("[!.]*.json") if "options" in path.name)
+    own = weights.rpartition("weights")[0] + "options.json"
+    found = [name for name in ("options.json", own) if name in names][:1] or names
+    if len(found) > 1:
+        raise OptionsError(f"{source} holds several options files ({', '.join(found[:5])}).")
+    for name in found:
+        text = read_limited(folder / name, MAX_BYTES, OptionsError, f"{source}/{name}")
+        return partial(parse_options, text, f"{source}/{name}")
+    return None
+
+
+def parse_options(text: bytes, source: str, known: Known = dict) -> Architecture:
     """Parse an `options.json`; the errors are those of `read_options` and begin with `source`."""
-    return architecture_from_options(parse_json(text, source), source)
+    return architecture_from_options(parse_json(text, source), source, known)
 
 
 def parse_json(text: bytes, source: str) -> dict[str, Any]:
@@ -58,15 +90,18 @@ def parse_json(text: bytes, source: str) -> dict[str, Any]:
     return parsed
 
 
-def architecture_from_options(options: Mapping[str, Any], source: str = "options") -> Architecture:
+def architecture_from_options(
+    options: Mapping[str, Any], source: str = "options", known: Known = dict
+) -> Architecture:
     """Convert the parsed JSON of an `options.json`; errors begin with `source`.
 
-    Keys that only matter for training (`dropout`, `n_tokens_vocab`, ...) are ignored.
+    Keys that only matter for training (`dropout`, `n_tokens_vocab`, ...) are ignored. `known` gives
+    the values of missing keys.
     """
     try:
-        values = {name: _value(options, name, path) for name, path in KEYS.items()}
+        values = {name: _value(options, name, path, known) for name, path in KEYS.items()}
         # For the same weights, bilm-tf's options have 261 for training and 262 for prediction.
-        n_characters = options["char_cnn"].get("n_characters")
+        n_characters = options.get("char_cnn", {}).get("n_characters")
         if n_characters not in (None, N_BYTE_CHARACTERS, N_BYTE_CHARACTERS + 1):
             raise OptionsError(
                 f"char_cnn.n_characters must be 261 or 262, not {n_characters!r:.60}: elmolib "
@@ -93,12 +128,28 @@ def options_of(architecture: Architecture) -> dict[str, Any]:
     return options
 
 
-def _value(options: Any, name: str, path: str) -> Any:
+def usual(source: str, values: Mapping[str, Any], known: Known) -> Architecture:
+    """Return an architecture with some values; others are known from shapes, or are `USUAL`."""
+    try:
+        return Architecture(**{**USUAL, **known(), **values})
+    except ParameterError as error:
+        raise OptionsError(f"{source}: {error}") from None
+
+
+def is_published_size(known: Mapping[str, Any]) -> bool:
+    """Whether dimensions are those of the models of AllenNLP, which have the `USUAL` values."""
+    size = known["lstm_dim"], known["projection_dim"], known["n_highway"]
+    return known["filters"] == _PUBLISHED_FILTERS and size in _PUBLISHED_SIZES
+
+
+def _value(options: Any, name: str, path: str, known: Known) -> Any:
     place, where = options, ""
     for section in path.split("."):
         if not isinstance(place, Mapping):
             raise OptionsError(f"{where or 'it'} must be a JSON object, not {place!r:.60}.")
         where = f"{where}.{section}" if where else section
+        if section not in place and name in (found := known()):
+            return found[name]
         if where == path and name in _DEFAULTS and place.get(section) is None:
             return _DEFAULTS[name]
         if section not in place:

@@ -34,7 +34,7 @@ NAMES = (*SHIPPED, *PUBLISHED)
 
 _BASE_URL = "https://s3-us-west-2.amazonaws.com/allennlp/models/elmo"
 _SCHEMES = ("https://", "http://")
-_SUFFIXES = (".zip", ".hdf5", ".h5")
+_SUFFIXES = (".zip", ".tar.gz", ".hdf5", ".h5")
 _TEMPORARY = (408, 429, 500, 502, 503, 504)
 
 

@@ -1,38 +1,34 @@
 """Read a model from any of the file formats in which models are published."""
 
 import os
-import re
-import shutil
-import struct
-import tempfile
-import zipfile
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import h5py
 
-from elmolib.errors import ElmolibError, WeightsError, reason
+from elmolib.errors import OptionsError, WeightsError, reason
 from elmolib.files import read_limited, require_regular_file
-from elmolib.formats.options import read_options
+from elmolib.formats.archives import cannot_unpack, is_gzip, is_zip, unpack
+from elmolib.formats.hdf5 import open_hdf5
+from elmolib.formats.options import MAX_BYTES as OPTIONS_BYTES
+from elmolib.formats.options import architecture_from_options, options_in, parse_options
 from elmolib.formats.published import NAMES, pretrained_path
 from elmolib.formats.weights import Request, StoredModel, file_stamp, read_weight_file
-from elmolib.text.vocabulary import MAX_BYTES, Vocabulary
+from elmolib.text.vocabulary import Vocabulary
 
-_VOCABULARY_NAMES = ("vocab.txt", "vocab.txt.gz")
-
-# zip shortens floats by a tenth and text to a third, so a far larger expansion is an attack.
-_MAX_EXPANSION, _EXPANSION_FLOOR = 20, 10_000_000
-
-# The exceptions that zipfile raises for damaged files.
-_ZIP_FAILURES = (zipfile.BadZipFile, zlib.error, struct.error, EOFError)
-_ZIP_FAILURES += (RuntimeError, ValueError, LookupError, ArithmeticError)
+OptionsSource = str | Path | Mapping[str, Any]
+"""An options file, or its parsed JSON."""
 
 
 def read_model(
-    path: str | Path, options: str | Path | None = None, softmax: bool = True
+    path: str | Path,
+    options: OptionsSource | None = None,
+    softmax: bool = True,
 ) -> StoredModel:
     """Read a biLM from any of the file formats in which models are published.
 
@@ -41,10 +37,12 @@ def read_model(
             - a name or URL that `fetch` accepts,
             - a file written by `write_model`,
             - a weight file of bilm-tf or AllenNLP, together with `options`,
-            - a folder with one `*.hdf5` or `*.h5` file, and `options.json` and `vocab.txt[.gz]`
-              if the weight file does not contain them,
-            - a zip file of such a folder.
-        options: an options file that replaces the stored options.
+            - a folder with one `*.hdf5` or `*.h5` file, and `options.json` (or one file with
+              another name, such as `x_options.json`) and `vocab.txt[.gz]` if the weight file does
+              not contain them,
+            - a zip file or `.tar.gz` of such a folder.
+        options: an options file, or its parsed JSON, that replaces the stored options. It may lack
+            the keys that follow from the shapes of the weights.
         softmax: whether to read the output layer, which embedding does not need.
 
     Returns:
@@ -69,7 +67,7 @@ def read_model(
     return _read(path, options, Request(layers=True, softmax=softmax))
 
 
-def read_softmax(path: str | Path, options: str | Path | None = None) -> StoredModel:
+def read_softmax(path: str | Path, options: OptionsSource | None = None) -> StoredModel:
     """Read a model's softmax and vocabulary. If one of them is missing, raise a WeightsError."""
     model = _read(path, options, Request(layers=False, softmax=True))
     model.require_softmax("it cannot predict words")
@@ -83,10 +81,13 @@ def read_vocabulary(path: str | Path, consequence: str = "its words are not know
     return model.vocabulary
 
 
-def _read(path: str | Path, options: str | Path | None, request: Request) -> StoredModel:
+def _read(path: str | Path, options: OptionsSource | None, request: Request) -> StoredModel:
     path = pretrained_path(path, Path()) if isinstance(path, str) else path
-    if options is not None:
-        request = request._replace(options=read_options(options))
+    if isinstance(options, Mapping):
+        request = request._replace(options=partial(architecture_from_options, options, "options"))
+    elif options is not None:
+        text = read_limited(options, OPTIONS_BYTES, OptionsError)
+        request = request._replace(options=partial(parse_options, text, str(options)))
     try:
         require_regular_file(path)
         read = next((read for recognizes, read in READERS if recognizes(path)), None)
@@ -95,92 +96,73 @@ def _read(path: str | Path, options: str | Path | None, request: Request) -> Sto
         raise WeightsError(f"{path} cannot be read as a model ({reason(error)}){names}.") from None
     if read is None:
         raise WeightsError(
-            f"{path} is damaged or not a model: name an HDF5 weight file, or a folder or zip file "
-            "that holds one."
+            f"{path} is damaged or not a model: name an HDF5 weight file, or a folder, zip file or "
+            ".tar.gz that holds one."
         )
     return read(path, request, str(path))
 
 
 def _read_folder(folder: Path, request: Request, source: str) -> StoredModel:
     try:
-        names = sorted(entry.name for entry in folder.iterdir())
+        weights = sorted(filter(_is_weight_file, os.listdir(folder)))
     except OSError as error:
         raise WeightsError(f"{source} cannot be listed ({reason(error)}).") from None
-    weights = [name for name in names if _is_weight_file(PurePosixPath(name))]
+    if len(weights) > 1:
+        weights = [name for name in weights if not _is_word_cache(folder / name)] or weights
     if not weights:
         raise WeightsError(f"{source} holds no weight file: add a *.hdf5 or *.h5 file.")
     if len(weights) > 1:
         raise WeightsError(
             f"{source} holds several weight files ({', '.join(weights[:5])}): name one of them."
         )
-    options = vocabulary = None
-    if "options.json" in names and request.options is None:
-        options = read_options(folder / "options.json", f"{source}/options.json")
-    for name in [name for name in _VOCABULARY_NAMES if name in names][:1]:
-        text = read_limited(folder / name, MAX_BYTES, WeightsError, f"{source}/{name}")
-        vocabulary = Vocabulary.parse(text, f"{source}/{name}")
     file = weights[0]
-    return read_weight_file(folder / file, request, f"{source}/{file}", options, vocabulary)
+    options = None if request.options else options_in(folder, source, file)
+    return read_weight_file(folder / file, request, f"{source}/{file}", options, source)
 
 
-def _read_zip(path: Path, request: Request, source: str) -> StoredModel:
+def _read_archive(path: Path, request: Request, source: str) -> StoredModel:
     with ExitStack() as stack:
         try:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="elmolib-")))
-            with zipfile.ZipFile(path) as archive:
-                _extract(archive, folder, path)
-        except ElmolibError:
-            raise
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="elmolib-")))
         except OSError as error:
-            raise WeightsError(
-                f"{path} cannot be unpacked in {tempfile.gettempdir()} ({reason(error)}): if the "
-                "file is not damaged, free some space there or set TMPDIR to another folder."
-            ) from None
-        except _ZIP_FAILURES as error:
-            raise WeightsError(f"{path} is a damaged or encrypted zip file: {error}.") from None
-        return replace(_read_folder(folder, request, source), stamp=file_stamp(path))
+            raise cannot_unpack(path, error) from None
+        unpack(path, folder)
+        homes = [folder, *(each for each in sorted(folder.rglob("*")) if each.is_dir())]
+        readers = [[read for recognizes, read in FOLDERS if recognizes(home)] for home in homes]
+        found = {home: read[0] for home, read in zip(homes, readers, strict=True) if read}
+        # Folders of these names are parts of a model.
+        models = [
+            home for home in found if not {"variables", "saves"} & {*home.relative_to(folder).parts}
+        ]
+        if len(models) != 1:
+            raise WeightsError(f"{path} must contain exactly one model, not {len(models)}.")
+        return replace(found[models[0]](models[0], request, source), stamp=file_stamp(path))
 
 
-def _extract(archive: zipfile.ZipFile, folder: Path, path: Path) -> None:
-    """Extract the weight file, its options and its vocabulary, after checking names and sizes."""
-    members = {PurePosixPath(i.filename): i for i in archive.infolist() if not i.is_dir()}
-    for name in map(str, members):
-        if re.match(r"/|[^/]*:", name) or re.search(r"\\|(^|/)\.\.(/|$)", name):
-            raise WeightsError(f"{path} is refused: its member {name!r} leads outside the archive.")
-    homes = {name.parent for name in members if _is_weight_file(name)}
-    if len(homes) != 1:
-        raise WeightsError(f"{path} must contain exactly one weight file (*.hdf5 or *.h5).")
-    home = homes.pop()
-    known = {home / name for name in ("options.json", *_VOCABULARY_NAMES)}
-    wanted = [info for name, info in members.items() if name in known or _is_weight_file(name)]
-    # zipfile never extracts more than the declared size of a member.
-    size = sum(info.file_size for info in wanted)
-    if size > _MAX_EXPANSION * path.stat().st_size + _EXPANSION_FLOOR:
-        raise WeightsError(
-            f"{path} is refused: it would expand to {size:,} bytes, more than {_MAX_EXPANSION} "
-            "times its own size."
-        )
-    for info in wanted:
-        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise WeightsError(f"{path}: {info.filename} must be uncompressed or use deflate.")
-        target = folder / PurePosixPath(info.filename).name
-        with archive.open(info) as packed, target.open("wb") as unpacked:
-            shutil.copyfileobj(packed, unpacked, 1 << 20)
+def _holds_hdf5(folder: Path) -> bool:
+    return folder.is_dir() and any(map(_is_weight_file, os.listdir(folder)))
 
 
-def _is_weight_file(path: PurePosixPath) -> bool:
-    # macOS adds a hidden file, whose name begins with "._", to the zip for each real file.
-    return path.suffix in (".hdf5", ".h5") and not path.name.startswith(".")
+def _is_weight_file(name: str) -> bool:
+    return name.endswith((".hdf5", ".h5")) and not name.startswith(".")
 
 
-def _is_zip(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) == b"PK\x03\x04"
+def _is_word_cache(path: Path) -> bool:
+    """Whether a file holds word vectors that bilm-tf has cached, but no LSTMs."""
+    if not h5py.is_hdf5(path):
+        return False
+    with open_hdf5(path, str(path)) as file:
+        return "RNN_0" not in file
 
 
+FOLDERS: list[tuple[Callable, Callable]] = [
+    (_holds_hdf5, _read_folder),
+]
 READERS: list[tuple[Callable, Callable]] = [
+    *FOLDERS,
     (Path.is_dir, _read_folder),
-    (_is_zip, _read_zip),
+    (is_zip, _read_archive),
+    (is_gzip, _read_archive),
     (h5py.is_hdf5, read_weight_file),
 ]
 """Pairs of functions, one pair for each form of a model: a test of a path, and a reader."""

@@ -1,84 +1,55 @@
 """HDF5 weight files in the layout of bilm-tf and AllenNLP. Both ignore elmolib's additions.
 
 The additions are root attributes and datasets. The attributes `elmolib_format`, `options` and
-`tokenizer` are JSON in fixed-length text. The datasets `vocabulary` (one word per line) and
-`record` (JSON) are UTF-8 bytes.
+`tokenizer` are JSON in fixed-length text. The datasets `vocabulary` (one word per line), `record`
+and `spelling` (JSON) are UTF-8 bytes. Files with a `spelling` have the format 2, and only elmolib
+can read them.
 """
 
 import json
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import h5py
 import numpy as np
 
-from elmolib.errors import WeightsError
-from elmolib.files import atomic_write, write_errors
+from elmolib.errors import ElmolibError, WeightsError
+from elmolib.files import atomic_write, read_limited, write_errors
 from elmolib.formats import hdf5
-from elmolib.formats.names import SOFTMAX, hdf5_arrays, hdf5_surplus, weight_shapes
-from elmolib.formats.options import options_of, parse_json, parse_options
-from elmolib.settings.architecture import N_BYTE_CHARACTERS, Architecture
+from elmolib.formats.assembly import (
+    AS_IT_IS,
+    CHARACTERS,
+    Array,
+    Arrays,
+    Options,
+    Request,
+    StoredModel,
+    assemble,
+    check_rows,
+    check_values,
+    converted,
+    file_stamp,
+)
+from elmolib.formats.names import SOFTMAX, bilm_tf_names, hdf5_arrays, weight_shapes
+from elmolib.formats.options import (
+    USUAL,
+    Known,
+    is_published_size,
+    options_of,
+    parse_json,
+    parse_options,
+    usual,
+)
+from elmolib.settings.architecture import Architecture
+from elmolib.text.spelling import BYTES, Spelling
 from elmolib.text.tokenizer import Tokenizer
 from elmolib.text.vocabulary import MAX_BYTES, Vocabulary
 
-FORMAT, _MAX_JSON_BYTES = 1, 10_000_000
+FORMAT, SPELLING_FORMAT, _MAX_JSON_BYTES = 1, 2, 10_000_000
 _UNCHANGED = "the previous file is unchanged"
-
-
-@dataclass(frozen=True)
-class StoredModel:
-    """The content of a model's file.
-
-    Args:
-        architecture: the dimensions and switches of the model.
-        arrays: the float32 weights by elmolib's names, with the shapes of `weight_shapes`.
-        vocabulary: the words of the softmax, or None.
-        tokenizer: the tokenizer that splits text for this model.
-        training_record: a description of the training, in types that JSON can hold, or None.
-        source: the path of the file.
-        stamp: the `file_stamp` of the file, or None if the model was not read from a file.
-        unread_softmax: whether the file has a softmax that is not in `arrays`.
-        format: the number of elmolib's file format, or None for a file of another program.
-    """
-
-    architecture: Architecture
-    arrays: dict[str, np.ndarray]
-    vocabulary: Vocabulary | None = None
-    tokenizer: Tokenizer = field(default_factory=Tokenizer)
-    training_record: dict[str, Any] | None = None
-    source: str = ""
-    stamp: tuple[int, ...] | None = None
-    unread_softmax: bool = False
-    format: int | None = None
-
-    @property
-    def has_softmax(self) -> bool:
-        """Whether the model has a softmax and its vocabulary."""
-        return self.vocabulary is not None and (self.unread_softmax or SOFTMAX[0] in self.arrays)
-
-    def no_softmax(self, consequence: str = "it cannot predict words") -> str:
-        """Return "" if there is a softmax with words, otherwise a sentence with `consequence`."""
-        if self.has_softmax:
-            return ""
-        return (
-            f"{self.source} has no softmax with its vocabulary, so {consequence}: use a file that "
-            "holds the whole language model."
-        )
-
-    def require_softmax(self, consequence: str) -> None:
-        """Raise a WeightsError with `consequence` if the softmax or its vocabulary is missing."""
-        if sentence := self.no_softmax(consequence):
-            raise WeightsError(sentence)
-
-
-class Request(NamedTuple):
-    """Which arrays of a model to read, and options that replace the stored options."""
-
-    layers: bool = True
-    softmax: bool = True
-    options: Architecture | None = None
 
 
 def write_model(
@@ -102,24 +73,28 @@ def write_model(
     # HDF5 has no type for other dtypes, such as bfloat16; it would store meaningless bytes.
     if np.dtype(dtype) not in (np.float16, np.float32, np.float64):
         raise WeightsError(f"{source} cannot be written as {np.dtype(dtype)}: use np.float32.")
-    shapes = weight_shapes(model.architecture, rows)
+    shapes = weight_shapes(model.architecture, rows, model.spelling)
     for name in sorted(set(shapes) ^ set(model.arrays)):
         verb = "without" if name in shapes else "with"
         raise WeightsError(
             f"{source} cannot be written {verb} the array {name}: check the model's options."
         )
-    _check_rows(rows, model.vocabulary, source)
+    check_rows(rows, model.vocabulary, source)
     texts = {}
+    if model.spelling != BYTES:
+        texts["spelling"] = _to_json(model.spelling.to_json(), f"{source}: the spelling")
     if model.vocabulary is not None:
         texts["vocabulary"] = model.vocabulary.to_bytes(f"{source}: the vocabulary")
     if model.training_record is not None:
         texts["record"] = _to_json(model.training_record, f"{source}: the training record")
     with write_errors(path, WeightsError, _UNCHANGED), hdf5.create_hdf5(path) as file:
-        for ours, stored in hdf5_arrays(model.architecture, rows).items():
-            values = _converted(model.arrays[ours], dtype)
-            _check_values(ours, values, shapes[ours], source)
+        for ours, stored in hdf5_arrays(model.architecture, rows, model.spelling).items():
+            values = converted(model.arrays[ours], dtype)
+            check_values(ours, values, shapes[ours], source)
             file.create_dataset(stored.name, data=values.reshape(stored.shape), track_times=False)
-        file.attrs["elmolib_format"] = FORMAT
+        file.attrs["elmolib_format"] = FORMAT if model.spelling == BYTES else SPELLING_FORMAT
+        if model.mix is not None:
+            file.attrs["mix"] = np.bytes_(_to_json({"weights": model.mix}, "mix"))
         file.attrs["options"] = np.bytes_(_to_json(options_of(model.architecture), "options"))
         file.attrs["tokenizer"] = np.bytes_(_to_json(model.tokenizer.to_json(), "tokenizer"))
         for name, text in texts.items():
@@ -129,6 +104,11 @@ def write_model(
 def write_published(folder: str | Path, model: StoredModel) -> None:
     """Write `weights.hdf5`, `options.json` and `vocab.txt`. Errors are as in `write_model`."""
     folder = Path(folder)
+    if model.spelling != BYTES:
+        raise WeightsError(
+            f"{folder} cannot hold {model.source}, because bilm-tf and AllenNLP spell all words by "
+            "their bytes: write an elmo.h5 instead."
+        )
     write_model(folder / "weights.hdf5", model)
     texts = {"options.json": json.dumps(options_of(model.architecture), indent=1).encode() + b"\n"}
     if model.vocabulary is None:
@@ -145,52 +125,90 @@ def read_weight_file(
     path: Path,
     request: Request,
     source: str,
-    options: Architecture | None = None,
-    vocabulary: Vocabulary | None = None,
+    options: Options | None = None,
+    folder: str = "",
 ) -> StoredModel:
-    """Read an HDF5 weight file. `options` and `vocabulary` come from separate files, if any."""
+    """Read an HDF5 weight file; `options` and the vocabulary in `folder` are separate, if any.
+
+    `folder` is the name of the folder in error messages.
+    """
     with hdf5.open_hdf5(path, source) as file:
         version = _attribute(file, "elmolib_format", "iu", "a whole number", source)
-        if version not in (None, FORMAT):
+        if version not in (None, FORMAT, SPELLING_FORMAT):
             raise WeightsError(
-                f"{source} has the format {version}, but this elmolib reads {FORMAT}: use the "
-                "version of elmolib that wrote it."
+                f"{source} has the format {version}, but this elmolib reads {FORMAT} and "
+                f"{SPELLING_FORMAT}: use the version of elmolib that wrote it."
             )
-        options = _part(file, "options", parse_options, options, source)
-        options = request.options or options
-        if options is None:
+
+        def complete(known: Known) -> Architecture:
+            separate = options and options(known)
+            found = _part(file, "options", parse_options, separate, source)
+            return found or _published_size(known, source)
+
+        def require_stored(wanted: list[Array]) -> None:
+            stored = [(name, file[name]) for name, _, _ in wanted if name in file]
+            hdf5.require_stored(file, stored, source)
+
+        arrays = _arrays(file, source)
+        words = words_in(path.parent, folder, arrays) if folder else None
+        spelling = _part(file, "spelling", _parsed(Spelling), None, source)
+        fields = {
+            "vocabulary": _part(file, "vocabulary", Vocabulary.parse, words, source),
+            "tokenizer": _part(file, "tokenizer", _parsed(Tokenizer), None, source) or AS_IT_IS,
+            "training_record": _part(file, "record", parse_json, None, source),
+            "stamp": file_stamp(path),
+            "format": None if version is None else int(version),
+            "spelling": spelling or BYTES,
+            "mix": _part(file, "mix", _parse_mix, None, source),
+        }
+        return assemble(arrays, complete, request, source, before=require_stored, **fields)
+
+
+def _arrays(file: h5py.File, source: str) -> dict[str, Array]:
+    names: list[str] = []
+    file.visit_links(names.append)
+    for group in ("CNN", "CNN_proj", "RNN_0", "RNN_1", "softmax"):
+        hdf5.find(file, group, source)  # refuses links, whose targets have other names
+    arrays = {}
+    for ours, name in bilm_tf_names(names).items():
+        data = hdf5.find_data(file, name, source)
+        if data.dtype.kind != "f" or data.dtype.itemsize not in (2, 4, 8):
             raise WeightsError(
-                f"{source} holds no options: give options=..., or name a folder that also holds "
-                "its options.json."
+                f"{source}: the array {name} is {data.dtype}: convert it to float32."
             )
-        vocabulary = _part(file, "vocabulary", Vocabulary.parse, vocabulary, source)
-        # Models of other programs were trained on words in any Unicode form. Do not change words.
-        as_it_is = Tokenizer(tokenized=True, unicode_form=None)
-        return StoredModel(
-            architecture=options,
-            arrays=_read_arrays(file, request._replace(options=options), vocabulary, source),
-            vocabulary=vocabulary,
-            tokenizer=_part(file, "tokenizer", _parse_tokenizer, None, source) or as_it_is,
-            training_record=_part(file, "record", parse_json, None, source),
-            source=source,
-            stamp=file_stamp(path),
-            unread_softmax=not request.softmax and hdf5.find(file, SOFTMAX[0], source) is not None,
-            format=None if version is None else int(version),
+        arrays[ours] = Array(name, data.shape, partial(data.__getitem__, ()))
+    return arrays
+
+
+def _published_size(known: Known, source: str) -> Architecture:
+    if not is_published_size(known()):
+        raise WeightsError(
+            f"{source} holds no options: give options=..., or name a folder that also holds its "
+            f"options.json. Its shapes tell the dimensions, but not {', '.join(USUAL)}."
         )
+    return usual(source, {}, known)
 
 
-def file_stamp(path: Path) -> tuple[int, ...]:
-    """Return numbers that change when a file is replaced."""
-    status = path.stat()
-    return status.st_ino, status.st_size, status.st_mtime_ns
+def words_in(folder: Path, source: str, arrays: Arrays) -> Vocabulary | None:
+    """Read the vocabulary of a folder, which may be malformed if the model does not need it."""
+    try:
+        for name in ("vocab.txt", "vocab.txt.gz"):
+            if (folder / name).exists():
+                text = read_limited(folder / name, MAX_BYTES, WeightsError, f"{source}/{name}")
+                return Vocabulary.parse(text, f"{source}/{name}")
+    except ElmolibError as error:
+        if SOFTMAX[1] in arrays or CHARACTERS not in arrays:
+            raise
+        warnings.warn(f"A vocabulary that is not needed is passed over: {error}", stacklevel=2)
+    return None
 
 
 def _part(file: h5py.File, name: str, parse: Callable, separate: Any, source: str) -> Any:
     """Parse the text stored as `name`, or return `separate`, the value from another file."""
-    if name in ("options", "tokenizer"):
+    if name in ("options", "tokenizer", "mix"):
         text = _attribute(file, name, "S", "fixed-length text", source)
     else:
-        limit = MAX_BYTES if name == "vocabulary" else _MAX_JSON_BYTES
+        limit = _MAX_JSON_BYTES if name == "record" else MAX_BYTES
         text = hdf5.stored_bytes(file, name, limit, source)
     if text is None:
         return separate
@@ -203,49 +221,15 @@ def _part(file: h5py.File, name: str, parse: Callable, separate: Any, source: st
     return stored
 
 
-def _parse_tokenizer(text: bytes, source: str) -> Tokenizer:
-    return Tokenizer.from_json(parse_json(text, source), source)
+def _parsed(kind: type[Tokenizer] | type[Spelling]) -> Callable[[bytes, str], Any]:
+    return lambda text, source: kind.from_json(parse_json(text, source), source)
 
 
-def _read_arrays(
-    file: h5py.File, request: Request, vocabulary: Vocabulary | None, source: str
-) -> dict[str, np.ndarray]:
-    softmax = hdf5.find_data(file, SOFTMAX[0], source) if request.softmax else None
-    rows = None if softmax is None else int((softmax.shape or (1,))[0])
-    _check_rows(rows, vocabulary, source)
-    wanted = hdf5_arrays(request.options, rows)
-    surplus = hdf5_surplus(request.options)
-    if not request.layers:
-        wanted, surplus = {n: a for n, a in wanted.items() if n in SOFTMAX}, {}
-    datasets = [(name, _find_array(file, name, shape, source)) for name, shape in wanted.values()]
-    for name, key in surplus.items():
-        if hdf5.find(file, name, source) is not None:
-            raise WeightsError(
-                f"{source} has the unexpected array {name}: check {key} in its options."
-            )
-    hdf5.require_stored(file, datasets, source)
-    shapes, arrays = weight_shapes(request.options, rows), {}
-    for (ours, array), (name, dataset) in zip(wanted.items(), datasets, strict=True):
-        values = _converted(dataset[()], np.float32)
-        if len(values) > array.shape[0] and not values[0].any():
-            values = values[1:]
-        _check_values(name, values, array.shape, source)
-        arrays[ours] = values.reshape(shapes[ours])
-    return arrays
-
-
-def _find_array(file: h5py.File, name: str, shape: tuple[int, ...], source: str) -> h5py.Dataset:
-    data = hdf5.find_data(file, name, source)
-    if data is None:
-        raise WeightsError(
-            f"{source} has no array {name} with shape {shape}: use the options of these weights."
-        )
-    if data.dtype.kind != "f" or data.dtype.itemsize not in (2, 4, 8):
-        raise WeightsError(f"{source}: the array {name} is {data.dtype}: convert it to float32.")
-    # The character embedding may have an extra first row for the padding.
-    if name != "char_embed" or data.shape != (N_BYTE_CHARACTERS + 1, shape[1]):
-        _check_shape(name, data.shape, shape, source)
-    return data
+def _parse_mix(text: bytes, source: str) -> tuple[float, ...]:
+    weights = parse_json(text, source).get("weights")
+    if not isinstance(weights, list) or not all(isinstance(each, float) for each in weights):
+        raise WeightsError(f"{source} must hold one number per layer.")
+    return tuple(weights)
 
 
 def _attribute(file: h5py.File, name: str, kinds: str, expected: str, source: str) -> Any:
@@ -264,31 +248,3 @@ def _to_json(value: dict[str, Any], source: str) -> bytes:
         return json.dumps(value, sort_keys=True, allow_nan=False).encode()
     except (TypeError, ValueError) as error:
         raise WeightsError(f"{source} cannot be written as JSON: {error}.") from None
-
-
-def _converted(values: np.ndarray, dtype: type[np.floating]) -> np.ndarray:
-    # Values that are too large become infinite, which `_check_values` refuses.
-    with np.errstate(over="ignore"):
-        return np.ascontiguousarray(values, dtype)
-
-
-def _check_shape(name: str, found: object, expected: tuple[int, ...], source: str) -> None:
-    if found != expected:
-        raise WeightsError(
-            f"{source}: the array {name} has the shape {found}, but its options ask for "
-            f"{expected}: check the options."
-        )
-
-
-def _check_values(name: str, values: np.ndarray, shape: tuple[int, ...], source: str) -> None:
-    _check_shape(name, values.shape, shape, source)
-    if not np.isfinite(values).all():
-        raise WeightsError(f"{source}: {name} holds values that are not finite: retrain the model.")
-
-
-def _check_rows(rows: int | None, vocabulary: Vocabulary | None, source: str) -> None:
-    if rows is not None and vocabulary is not None and rows != len(vocabulary):
-        raise WeightsError(
-            f"{source}: the array {SOFTMAX[0]} has {rows:,} rows, "
-            f"but the vocabulary has {len(vocabulary):,} words: give the vocabulary of this model."
-        )

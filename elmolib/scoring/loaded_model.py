@@ -11,7 +11,7 @@ from elmolib.embedding.words import remembered
 from elmolib.errors import ElmolibError, WeightsError
 from elmolib.formats.names import SOFTMAX
 from elmolib.formats.published import is_published
-from elmolib.formats.readers import read_model
+from elmolib.formats.readers import OptionsSource, read_model
 from elmolib.formats.weights import StoredModel
 from elmolib.scoring.softmax import Softmax, read_softmax_of
 from elmolib.text.tokenizer import Tokenizer
@@ -28,7 +28,7 @@ class LoadedModel:
     _encoder: SentenceEncoder
     _softmax: Softmax | None = None
     _reads_softmax = False  # whether to read the softmax with the model, not on first use
-    _source: tuple[str | Path, str | Path | None] = "", None
+    _source: tuple[str | Path, OptionsSource | None] = "", None
     _runtime: tuple[Any, ...] = ()
 
     @property
@@ -102,12 +102,13 @@ class LoadedModel:
                     "or create the object again."
                 )
 
-    def _read(self, path: str | Path, options: str | Path | None, *runtime: Any) -> None:
+    def _read(self, path: str | Path, options: OptionsSource | None, *runtime: Any) -> None:
         self._load(read_model(path, options, softmax=self._reads_softmax), *runtime)
         # Make the path absolute, because other processes may have another working directory.
         is_name = isinstance(path, str) and is_published(path)
         absolute = path if is_name else Path(path).expanduser().absolute()
-        self._source = absolute, options and Path(options).absolute()
+        is_file = isinstance(options, str | Path)
+        self._source = absolute, Path(options).absolute() if is_file else options
         # Pickle the scales too, so that an unpickled object gives the same vectors everywhere.
         self._runtime = (*runtime[:2], self._encoder.runtime.scales)[: len(runtime)]
 

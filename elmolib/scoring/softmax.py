@@ -8,7 +8,7 @@ import numpy as np
 
 from elmolib.errors import WeightsError
 from elmolib.formats.names import SOFTMAX
-from elmolib.formats.readers import read_softmax
+from elmolib.formats.readers import OptionsSource, read_softmax
 from elmolib.formats.weights import StoredModel
 from elmolib.text.vocabulary import Vocabulary
 
@@ -78,7 +78,7 @@ def softmax_of(bilm: "BiLM", vocabulary: Vocabulary | None = None) -> Softmax:
     return Softmax(vocabulary, bilm.softmax_W.numpy(), bilm.softmax_b.numpy())
 
 
-def read_softmax_of(model: StoredModel, path: str | Path, options: str | Path | None) -> Softmax:
+def read_softmax_of(model: StoredModel, path: str | Path, options: OptionsSource | None) -> Softmax:
     """Read the softmax of a model that was read from `path` without its softmax.
 
     Raises:

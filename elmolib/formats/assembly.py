@@ -1,0 +1,211 @@
+"""A stored model, and how it is made from the arrays of a file, one array after the other."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from elmolib.errors import WeightsError, reason
+from elmolib.formats.names import (
+    SOFTMAX,
+    StoredArray,
+    dimensions,
+    hdf5_arrays,
+    weight_shapes,
+)
+from elmolib.formats.options import KEYS, Known
+from elmolib.settings.architecture import Architecture
+from elmolib.text.spelling import BYTES, Spelling
+from elmolib.text.tokenizer import Tokenizer
+from elmolib.text.vocabulary import Vocabulary
+
+AS_IT_IS = Tokenizer(tokenized=True, unicode_form=None)
+"""For models of other programs, which were trained on words in any Unicode form."""
+
+Options = Callable[[Known], Architecture]
+"""A function that parses options; its argument gives the values of keys that they lack."""
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """The content of a model's file.
+
+    Args:
+        architecture: the dimensions and switches of the model.
+        arrays: the float32 weights by elmolib's names, with the shapes of `weight_shapes`.
+        vocabulary: the words of the softmax, or None.
+        tokenizer: the tokenizer that splits text for this model.
+        training_record: a description of the training, in types that JSON can hold, or None.
+        source: the path of the file.
+        stamp: the `file_stamp` of the file, or None if the model was not read from a file.
+        unread_softmax: whether the file has a softmax that is not in `arrays`.
+        format: the number of elmolib's file format, or None for a file of another program.
+        spelling: how the model spells words.
+        mix: the weight of each layer in the mix that a task has learned, or None.
+    """
+
+    architecture: Architecture
+    arrays: dict[str, np.ndarray]
+    vocabulary: Vocabulary | None = None
+    tokenizer: Tokenizer = field(default_factory=Tokenizer)
+    training_record: dict[str, Any] | None = None
+    source: str = ""
+    stamp: tuple[int, ...] | None = None
+    unread_softmax: bool = False
+    format: int | None = None
+    spelling: Spelling = BYTES
+    mix: tuple[float, ...] | None = None
+
+    @property
+    def has_softmax(self) -> bool:
+        """Whether the model has a softmax and its vocabulary."""
+        return self.vocabulary is not None and (self.unread_softmax or SOFTMAX[0] in self.arrays)
+
+    def no_softmax(self, consequence: str = "it cannot predict words") -> str:
+        """Return "" if there is a softmax with words, otherwise a sentence with `consequence`."""
+        if self.has_softmax:
+            return ""
+        return (
+            f"{self.source} has no softmax with its vocabulary, so {consequence}: use a file that "
+            "holds the whole language model."
+        )
+
+    def require_softmax(self, consequence: str) -> None:
+        """Raise a WeightsError with `consequence` if the softmax or its vocabulary is missing."""
+        if sentence := self.no_softmax(consequence):
+            raise WeightsError(sentence)
+
+
+class Request(NamedTuple):
+    """Which arrays of a model to read, and options that replace the stored options."""
+
+    layers: bool = True
+    softmax: bool = True
+    options: Options | None = None
+
+
+class Array(NamedTuple):
+    """An array in a file: its name and shape, and the function that reads it."""
+
+    name: str
+    shape: tuple[int, ...]
+    read: Callable[[], np.ndarray]
+
+
+Arrays = Mapping[str, Array]
+CHARACTERS = "char_cnn/embedding"
+
+# The options key that is too low if the model has an array whose name contains this part.
+_SURPLUS = {
+    "/highway": KEYS["n_highway"],
+    "/projection": KEYS["projection_dim"],
+    "char_cnn/": KEYS["filters"],
+    "": KEYS["n_layers"],
+}
+
+
+def assemble(
+    arrays: Arrays,
+    options: Options | None,
+    request: Request,
+    source: str,
+    before: Callable[[list[Array]], None] = lambda wanted: None,
+    **fields: Any,
+) -> StoredModel:
+    """Make a model from arrays by elmolib's names.
+
+    Args:
+        options: completes the dimensions, which the shapes tell; `request.options` replace it.
+        before: a function that gets all arrays before they are read.
+        fields: further fields of the `StoredModel`.
+
+    Raises:
+        WeightsError: an array is missing, unexpected or damaged, or has another shape.
+    """
+
+    def known() -> dict[str, Any]:
+        try:
+            return dimensions({name: array.shape for name, array in arrays.items()})
+        except (LookupError, TypeError, ValueError):
+            raise WeightsError(f"{source} lacks arrays of an ELMo: name another file.") from None
+
+    spelling, mix = fields.get("spelling", BYTES), fields.get("mix")
+    architecture = (request.options or options)(known)
+    W = arrays.get(SOFTMAX[0])
+    rows = None if W is None else (W.shape or (1,))[0]
+    if request.softmax:
+        check_rows(rows, fields.get("vocabulary"), source)
+    stored = hdf5_arrays(architecture, rows, spelling)
+    wanted = [n for n in stored if (request.softmax if n in SOFTMAX else request.layers)]
+    for name in wanted:
+        if name not in arrays:
+            raise WeightsError(
+                f"{source} has no array {stored[name].name} with shape {stored[name].shape}: use "
+                "the options of these weights."
+            )
+        # A character embedding may have an extra first row for the padding.
+        n, *axes = stored[name].shape
+        if name != CHARACTERS or arrays[name].shape != (n + 1, *axes):
+            _check_shape(arrays[name].name, arrays[name].shape, stored[name].shape, source)
+    for name in sorted(arrays.keys() - stored.keys() - set(SOFTMAX) if request.layers else ()):
+        key = next(key for part, key in _SURPLUS.items() if part in name)
+        raise WeightsError(
+            f"{source} has the unexpected array {arrays[name].name}: check {key} in its options."
+        )
+    if mix is not None and len(mix) != architecture.n_layers + 1:
+        raise WeightsError(f"{source}: its mix has not one weight per layer: give it again.")
+    before([arrays[name] for name in wanted])
+    shapes = weight_shapes(architecture, rows, spelling)
+    read = {n: _values(arrays[n], stored[n], source).reshape(shapes[n]) for n in wanted}
+    fields = {"tokenizer": AS_IT_IS, "source": source, **fields}
+    unread = W is not None and not request.softmax
+    return StoredModel(architecture, read, unread_softmax=unread, **fields)
+
+
+def _values(array: Array, stored: StoredArray, source: str) -> np.ndarray:
+    try:
+        values = converted(array.read(), np.float32)
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{source}: {array.name} cannot be read ({reason(error)}).") from None
+    if len(values) > stored.shape[0] and not values[0].any():
+        values = values[1:]
+    check_values(array.name, values, stored.shape, source)
+    return values
+
+
+def check_rows(rows: int | None, vocabulary: Vocabulary | None, source: str) -> None:
+    """Refuse a vocabulary that is not that of the softmax."""
+    if rows is not None and vocabulary is not None and rows != len(vocabulary):
+        raise WeightsError(
+            f"{source}: the array {SOFTMAX[0]} has {rows:,} rows, "
+            f"but the vocabulary has {len(vocabulary):,} words: give the vocabulary of this model."
+        )
+
+
+def converted(values: np.ndarray, dtype: type[np.floating]) -> np.ndarray:
+    """Convert floats. Values that are too large become infinite, which `check_values` refuses."""
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(values, dtype)
+
+
+def check_values(name: str, values: np.ndarray, shape: tuple[int, ...], source: str) -> None:
+    """Refuse an array that has another shape or holds values that are not finite."""
+    _check_shape(name, values.shape, shape, source)
+    if not np.isfinite(values).all():
+        raise WeightsError(f"{source}: {name} holds values that are not finite: retrain the model.")
+
+
+def _check_shape(name: str, found: object, expected: tuple[int, ...], source: str) -> None:
+    if found != expected:
+        raise WeightsError(
+            f"{source}: the array {name} has the shape {found}, but its options ask for "
+            f"{expected}: check the options."
+        )
+
+
+def file_stamp(path: Path) -> tuple[int, ...]:
+    """Return numbers that change when a file is replaced."""
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
