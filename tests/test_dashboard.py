@@ -19,8 +19,7 @@ from elmolib.corpus.prepare import prepare_corpus
 from elmolib.corpus.prepared import PreparedCorpus
 from elmolib.live import dashboard
 from elmolib.live.dashboard import Dashboard
-from elmolib.live.model_in_training import ModelInTraining
-from elmolib.live.page import RunPage, visible_epochs
+from elmolib.live.page import ModelInTraining, RunPage, visible_epochs
 from elmolib.live.progress import heldout_text
 from elmolib.live.run_log import RunLog
 from elmolib.live.throttle import Throttle

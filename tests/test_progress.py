@@ -8,11 +8,10 @@ from types import SimpleNamespace
 import pytest
 
 from elmolib.errors import TrainingError
-from elmolib.live import lines
+from elmolib.live import run_log
 from elmolib.live.dashboard import Dashboard
-from elmolib.live.lines import EpochLine
 from elmolib.live.progress import Progress, duration, read_progress
-from elmolib.live.run_log import RunLog
+from elmolib.live.run_log import EpochLine, RunLog
 from elmolib.live.watch import progress_callbacks
 from elmolib.scoring.perplexity import Perplexity
 
@@ -115,7 +114,7 @@ def test_line_without_held_out_text(capsys):
 
 def test_one_line_per_minute(capsys, monkeypatch):
     line, now = line_of(), [1000.0]
-    monkeypatch.setattr(lines.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(run_log.time, "monotonic", lambda: now[0])
     line.on_train_begin()
     capsys.readouterr()
     for seconds in (59, 2, 58, 3):

@@ -11,10 +11,8 @@ import ipywidgets
 import keras
 from IPython.display import display
 
-from elmolib.live.lines import print_transfer
-from elmolib.live.model_in_training import ModelInTraining
-from elmolib.live.page import RunPage, let_subshells_answer
-from elmolib.live.run_log import RunLog
+from elmolib.live.page import ModelInTraining, RunPage, let_subshells_answer
+from elmolib.live.run_log import RunLog, print_transfer
 from elmolib.live.throttle import Throttle
 
 PROBE_SECONDS = 6.0  # if the probe does not answer within this time, clicks do not arrive
@@ -27,10 +25,9 @@ CANNOT_CLICK = (
 
 
 class Dashboard(keras.callbacks.Callback):
-    """Show a run in JupyterLab while it trains, in one widget that is updated.
+    """Show a run in JupyterLab while it trains, in one widget that is updated, a `RunPage`.
 
-    The widget shows perplexities, speed, time left, a sentence box and a Stop button. The heatmap
-    of the sentence uses the current weights and is redrawn from time to time. The button stops
+    The heatmap uses the current weights and is redrawn from time to time. The Stop button stops
     training after the current step and saves the run. It is disabled until the probe answers.
 
     In the list of callbacks, `log` must come before the dashboard.
@@ -46,7 +43,6 @@ class Dashboard(keras.callbacks.Callback):
         display(self.page)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Show the page."""
         print_transfer(self.training)
         self._started = time.monotonic()
         self._waits_for_click = True
@@ -77,7 +73,6 @@ class Dashboard(keras.callbacks.Callback):
             self.page.show(self.log.progress, "End of the epoch: scoring the held-out text.")
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Redraw everything with the weights at the end of the epoch."""
         self._redraw()
         self._show_progress()
 

@@ -5,14 +5,20 @@ import io
 import math
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 from unicodedata import east_asian_width
 
 import matplotlib
 import numpy as np
-from matplotlib import colors, image
+from matplotlib import image
+from matplotlib.colors import to_hex
 
 from elmolib.plots.fonts import shortened
 from elmolib.plots.heatmaps import MOST_ANNOTATED, SIMILARITY_COLOURS
+
+_COLOURS = matplotlib.colormaps[SIMILARITY_COLOURS]
+_CSS = Path(__file__).with_name("heatmap.css").read_text(encoding="utf-8")
+_STYLE = f"<style>\n{_CSS}</style>"
 
 MAX_TOOLTIPS = 3600  # with more cells, each cell is too small to point at
 MOST_LABELLED = 60  # with more words, only some of them have a label
@@ -43,9 +49,10 @@ def heatmap_html(
     # A character of double width counts as two Latin letters.
     widths = (sum(1 + (east_asian_width(c) in "WF") for c in shortened(word)) for word in columns)
     wide = len(columns) * (1 + max(widths)) > 48
-    title, place = escape(title), f"--most:{most};--step:{step};--columns:{len(columns)}"
+    title, colours = escape(title), ",".join(map(to_hex, _COLOURS(np.linspace(0, 1, 9))))
+    sizes = f"--most:{most};--step:{step};--columns:{len(columns)};--rows:{len(rows)}"
     return (
-        f'{_STYLE}<div class="elmolib-heatmap" style="{place};--rows:{len(rows)}">'
+        f'{_STYLE}<div class="elmolib-heatmap" style="{sizes};--colours:{colours}">'
         f"<p><b>{title}</b><small>cosine similarity &le; 0 <u></u> 1</small></p><div><s></s>"
         f'<div class="columns{" upright" if wide else ""}">{_labels(columns, step, "column")}</div>'
         f'<div class="rows">{_labels(rows, step, "row")}</div>'
@@ -64,52 +71,7 @@ def _labels(words: Sequence[str], step: int, axis: str) -> str:
 
 def _png(similarities: np.ndarray) -> str:
     """Return the colours of the cells as the URL of a picture with one pixel per cell."""
-    colours = matplotlib.colormaps[SIMILARITY_COLOURS](similarities.clip(0, 1), bytes=True)
+    pixels = _COLOURS(similarities.clip(0, 1), bytes=True)
     with io.BytesIO() as file:
-        image.imsave(file, colours, format="png", origin="upper")
+        image.imsave(file, pixels, format="png", origin="upper")
         return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-_COLOURS = ",".join(
-    map(colors.to_hex, matplotlib.colormaps[SIMILARITY_COLOURS](np.linspace(0, 1, 9)))
-)
-_STYLE = f"""<style>
-.elmolib-picture {{ margin: 0; }}
-.elmolib-picture, .elmolib-picture > .widget-html-content {{ width: 100%; height: auto; }}
-.elmolib-heatmap {{ container-type: inline-size; line-height: 1.15; max-width: 720px; }}
-.elmolib-heatmap p {{ display: flex; justify-content: space-between; gap: 8px; margin: 4px; }}
-.elmolib-heatmap u {{ display: inline-block; width: 80px; height: 10px;
-  background: linear-gradient(to right, {_COLOURS}); }}
-.elmolib-heatmap > div {{ --cell: calc(76cqw / var(--most)); display: grid; gap: 3px;
-  grid-template-columns: fit-content(24%) minmax(0, 1fr);
-  --row: clamp(12px / var(--step), var(--cell), 48px); }}
-.elmolib-heatmap .columns, .elmolib-heatmap .rows, .elmolib-heatmap .cells {{ display: grid; }}
-.elmolib-heatmap .columns, .elmolib-heatmap .cells {{
-  grid-template-columns: repeat(var(--columns), minmax(0, 1fr)); }}
-.elmolib-heatmap .rows, .elmolib-heatmap .cells {{
-  grid-template-rows: repeat(var(--rows), var(--row)); }}
-.elmolib-heatmap span {{ white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }}
-.elmolib-heatmap .rows span {{ text-align: end; align-self: center; line-height: 1;
-  font-size: clamp(8px, var(--row) * var(--step) * .85, 13px); }}
-.elmolib-heatmap .columns span {{ align-self: end; text-align: center; font-size: 13px; }}
-.elmolib-heatmap .columns.upright span {{ writing-mode: vertical-rl; text-align: end;
-  justify-self: center; line-height: 1; overflow: visible;
-  font-size: clamp(8px, 76cqw / var(--columns) * var(--step) * .85, 13px); }}
-.elmolib-heatmap .cells {{ background-size: 100% 100%; image-rendering: pixelated; }}
-.elmolib-heatmap i {{ position: relative; display: grid; place-content: center; color: black;
-  font-style: normal; font-size: clamp(7px, 76cqw / var(--columns) * .3, 12px); }}
-.elmolib-heatmap i.dark {{ color: white; }}
-.elmolib-heatmap i:hover, .elmolib-heatmap i:focus {{ outline: 2px solid white; z-index: 1; }}
-.elmolib-heatmap i:hover::after, .elmolib-heatmap i:focus::after {{
-  content: attr(data-value); position: absolute; bottom: calc(100% + 4px); z-index: 2;
-  width: max-content; max-width: 320px; white-space: pre-wrap; overflow-wrap: anywhere;
-  padding: 2px 8px; border-radius: 3px; font-size: 13px; line-height: 1.5;
-  color: white; background: #222; pointer-events: none; }}
-.elmolib-heatmap i.left::after {{ left: 0; }}
-.elmolib-heatmap i.right::after {{ right: 0; }}
-.elmolib-sentence textarea, .elmolib-other textarea {{ field-sizing: content; resize: none;
-  font-family: inherit; }}
-.elmolib-curve {{ aspect-ratio: 4 / 3; }}
-.elmolib-status > div, .elmolib-advice > div {{ line-height: 1.5;
-  font-variant-numeric: tabular-nums; }}
-</style>"""

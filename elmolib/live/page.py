@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets
 import pandas as pd
@@ -11,8 +12,11 @@ from comm import get_comm_manager
 from comm.base_comm import BaseComm
 
 from elmolib import plots
+from elmolib.embedder import ElmoEmbedder
+from elmolib.embedding.encoder import SentenceEncoder
+from elmolib.embedding.numpy_runtime import NumpyRuntime
 from elmolib.errors import ElmolibError
-from elmolib.live.model_in_training import ModelInTraining, ModelOnDisk
+from elmolib.formats.weights import StoredModel
 from elmolib.live.progress import LOOK_SECONDS, Progress, read_progress, read_steps, request_stop
 from elmolib.live.throttle import Throttle
 from elmolib.live.widgets import LatestOnly, SentenceBox
@@ -20,6 +24,11 @@ from elmolib.plots.figure import new_axes
 from elmolib.scoring.runs import read_history
 from elmolib.settings.parameters import Parameters, ReportSettings
 from elmolib.settings.run_folder import PARAMETERS, PICTURES
+from elmolib.text.tokenizer import Tokenizer
+from elmolib.training.checkpoint import Checkpoints, read_layers
+
+if TYPE_CHECKING:
+    from elmolib.training.loop import Training
 
 
 def visible_epochs(done: float, planned: float) -> float:
@@ -35,14 +44,12 @@ class RunPage(ipywidgets.VBox):
     """
 
     def fill(
-        self, model: ModelInTraining, settings: ReportSettings, stop: Callable[[], object]
+        self, model: "ModelInTraining", settings: ReportSettings, stop: Callable[[], object]
     ) -> None:
         """Make and show the widgets `stop`, `status`, `advice`, `bar`, `curve` and `box`.
 
-        Args:
-            model: the model that the heatmap shows.
-            settings: the settings of the run. The page uses the folder and the sentence in them.
-            stop: the function that the Stop button calls. The button is disabled at first.
+        The heatmap shows `model`, and `settings` have its first sentence and the run's folder. The
+        Stop button calls `stop`, and is disabled at first.
         """
         self.stop = ipywidgets.Button(description="Stop", icon="stop", disabled=True)
         self.stop.on_click(lambda _: self._stop(stop))
@@ -67,14 +74,12 @@ class RunPage(ipywidgets.VBox):
             getattr(self, part).add_class(f"elmolib-{part}")
 
     def show(self, progress: Progress, more: str = "") -> None:
-        """Show the progress of the run, followed by the text `more`."""
         self.bar.max, self.bar.value = progress.last_step, progress.step
         self.status.value = escape(" | ".join(filter(None, (str(progress), more))))
         if progress.state != "running":
             self.stop.disabled, self.stop.description = True, "Stop"
 
     def show_advice(self, text: str) -> None:
-        """Show a line of text below the status."""
         self.advice.value = escape(text)
 
     def request_curve(self, history: pd.DataFrame, steps: pd.DataFrame, progress: Progress) -> None:
@@ -83,7 +88,6 @@ class RunPage(ipywidgets.VBox):
         self.latest_curve.request()
 
     def wait(self) -> None:
-        """Wait until the pictures are drawn."""
         self.latest_curve.wait()
         self.box.wait()
 
@@ -98,6 +102,57 @@ class RunPage(ipywidgets.VBox):
             ax = new_axes(7.2, 5.4)
             curve = plots.learning_curve(history, p.unigram, ax, steps=steps, epochs=epochs)
             self.curve.value = plots.png(curve)
+
+
+class ModelInTraining(ElmoEmbedder):
+    """A copy of the model in training after `step` steps. One other thread draws heatmaps with it.
+
+    The training thread copies the weights between two steps, and the other thread uses the latest
+    copy. A drawing therefore never uses a half-finished step, and training never waits for it.
+    """
+
+    def __init__(self, training: "Training") -> None:
+        self._training = training
+        self.copy_weights()
+        self.step, arrays = self._copy
+        self._load(training.stored_model(dict(arrays)), "numpy")
+
+    def copy_weights(self) -> None:
+        """Copy the weights; only the training thread may call this."""
+        weights = self._training.bilm.arrays(softmax=False)
+        arrays = {name: values.copy() for name, values in weights.items()}
+        # Assign both at once, so that another thread never gets the step of a different copy.
+        self._copy = self._training.step, arrays
+
+    def embed(self, *args: Any, **kwargs: Any) -> Any:
+        step, arrays = self._copy
+        if step != self.step:
+            self._encoder = SentenceEncoder(NumpyRuntime(self._encoder.architecture, arrays))
+            self.step = step
+        return super().embed(*args, **kwargs)
+
+    def heatmap_title(self, layer: str | int) -> str:
+        return f"{super().heatmap_title(layer)}, after {self.step:,} steps"
+
+
+class ModelOnDisk(ModelInTraining):
+    """The latest checkpoint of a run that another process trains."""
+
+    def __init__(self, parameters: Parameters) -> None:
+        self._checkpoints = Checkpoints(parameters.run_path, keep=1)
+        self._path: Path | None = None
+        self.read_latest()
+        self.step, arrays = self._copy
+        rules = {name: getattr(parameters, name) for name in Tokenizer.model_fields}
+        tokenizer, architecture = Tokenizer(**rules), parameters.architecture
+        self._load(StoredModel(architecture, dict(arrays), tokenizer=tokenizer), "numpy")
+
+    def read_latest(self) -> bool:
+        """Read the latest checkpoint. Return whether it differs from the checkpoint read before."""
+        path, before = self._checkpoints.latest(), self._path
+        if path != before and path is not None:
+            self._copy, self._path = read_layers(path), path
+        return self._path != before
 
 
 class Watcher:
@@ -125,7 +180,6 @@ class Watcher:
                 self.page.show_advice(str(error))
 
     def update(self) -> None:
-        """Read the files of the run and show what has changed."""
         progress, page = read_progress(self.folder), self.page
         page.show(progress)
         if page.stop.description != "Stopping":

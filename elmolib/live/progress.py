@@ -71,11 +71,7 @@ class Progress(BaseModel):
 
 
 def read_progress(run_folder: Path) -> Progress:
-    """Read the progress of a run from its folder.
-
-    Raises:
-        TrainingError: no run has begun in the folder, or the file is damaged.
-    """
+    """Read a run's progress; raise a TrainingError if no run has begun or the file is damaged."""
     path = run_folder / PROGRESS
     if not path.is_file():
         raise TrainingError(f"There is no {path}: start the training first.")
@@ -92,16 +88,11 @@ def read_steps(run_folder: Path) -> pd.DataFrame:
         frame = pd.read_csv(io.StringIO(text[: text.rfind("\n") + 1]), dtype=float)
         if list(frame) == COLUMNS:
             return frame.astype({"step": int})
-    return steps_table([])
-
-
-def steps_table(rows: list[dict[str, float]]) -> pd.DataFrame:
-    """Return rows of `steps.csv` as a table."""
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(columns=COLUMNS)
 
 
 def request_stop(run_folder: Path) -> None:
-    """Ask the training process to stop the run after the current step."""
+    """Ask the training process to stop after the current step."""
     (run_folder / STOP).touch()
 
 
@@ -117,7 +108,6 @@ def heldout_text(line: Mapping[str, float | None], kind: str = "held-out") -> st
 
 
 def speed_text(tokens_per_second: float, seconds_left: float | None) -> str:
-    """Return the speed and the time left as text."""
     return f"{tokens_per_second:,.0f} tokens/s | {duration(seconds_left or 0)} left"
 
 

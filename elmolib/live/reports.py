@@ -79,7 +79,6 @@ class DetailedMetrics(keras.callbacks.Callback):
         return cls(corpus, settings.run_path / REPORTS, settings.sentence, *every, show=show)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Prepare to embed sentences."""
         self._encoder = SentenceEncoder(KerasRuntime(self.model))
         # Reuse the scorer of a `Training`, because this scorer is already compiled.
         self._scorer = (self.params or {}).get("scorer") or Scorer(self.model)
@@ -88,16 +87,13 @@ class DetailedMetrics(keras.callbacks.Callback):
             print(f"Reports have no metrics and no neighbours: set {keys} to get them.", flush=True)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Note the number of the epoch that the next report covers."""
         self._epoch, self._epoch_is_finished = epoch + 1, False
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Write the reports that are due."""
         self._epoch, self._epoch_is_finished = epoch + 1, True
         self._report([kind for kind in self.every if self._is_due(kind)])
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        """Write the missing reports on the last epoch."""
         if self._epoch == 0 and logs:
             # An earlier process took all steps, but may have been killed before it wrote reports.
             self._epoch = math.ceil(logs["epoch"])

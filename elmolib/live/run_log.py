@@ -1,4 +1,4 @@
-"""The log of a training run: losses, perplexities and speed, written to the folder of the run."""
+"""The log of a training run, written to the folder of the run or printed as lines of text."""
 
 import math
 import threading
@@ -16,10 +16,19 @@ from tensorflow import Graph
 from tensorflow.compat.v1 import SessionLog, Summary
 from tensorflow.compat.v1.summary import FileWriter
 from tensorflow.errors import OpError
+from tqdm import tqdm
 
 from elmolib.errors import reason
 from elmolib.files import atomic_write
-from elmolib.live.progress import COLUMNS, PARTS, Progress, read_steps, steps_table
+from elmolib.live.progress import (
+    COLUMNS,
+    LINE_SECONDS,
+    PARTS,
+    Progress,
+    heldout_text,
+    read_steps,
+    speed_text,
+)
 from elmolib.live.throttle import Throttle
 from elmolib.scoring.heldout import unigram_perplexity
 from elmolib.settings.run_folder import EVENTS, LOCK, PROGRESS, STEPS, STOP
@@ -62,8 +71,12 @@ class RunLog(keras.callbacks.Callback):
         self._step_ends: deque[float] = deque(maxlen=50)
         self._began = self._row_at = self._looked_at = time.monotonic()
         self._events: FileWriter | None = None
-        with self._warn_of_errors():
-            self._events = _event_writer(self.folder / EVENTS, training.step)
+        # Outside a graph, `FileWriter` raises an error.
+        with self._warn_of_errors(), Graph().as_default():
+            self._events = FileWriter(str(self.folder / EVENTS), flush_secs=WRITE_SECONDS)
+            # TensorBoard ignores later steps in older event files.
+            start = SessionLog(status=SessionLog.START)
+            self._events.add_session_log(start, training.step + 1)
         self.update()
         self._write()
         self._ended = threading.Event()
@@ -90,12 +103,11 @@ class RunLog(keras.callbacks.Callback):
                 # Compile the scorer now: its compile time must not count as the cost of scoring.
                 training.perplexity_of(training.corpus.train.select([0]))
             with self._scoring.measure():
-                self._add_row(self._measure(self.training.samples))
+                self._add_row(self._measure(training.samples))
         elif now - self._row_at >= np.clip((now - self._began) / 200, *ROW_SECONDS):
             self._add_row({})
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Add a row with the perplexities at the end of the epoch."""
         scores = {f"train_text_{part}": logs[f"train_text_{part}"] for part in PARTS}
         self._add_row(scores | self._measure(self.training.samples.keys() - {"train_text"}))
         self._score = dict(logs)
@@ -118,27 +130,18 @@ class RunLog(keras.callbacks.Callback):
         """Compute and return the progress of the run. Only the training thread may call this."""
         training, p, speed = self.training, self.training.parameters, self._speed()
         left = (training.last_step - training.step) * p.batch_size * p.unroll_steps
-        values = (self.rows[-1] if self.rows else {}) | {
-            "tokens_per_second": speed,
-            "seconds_left": left / speed if speed else None,
-            **{f"heldout_{part}": self._score.get(f"heldout_{part}") for part in PARTS},
-        }
-        self.progress = Progress(
-            state=state,
-            step=training.step,
-            last_step=training.last_step,
-            steps_per_epoch=training.steps_per_epoch,
-            vocabulary_size=len(training.corpus.vocabulary),
-            heldout_is_sample="epoch" not in self._score,
-            unigram=self._unigram,
-            written=time.time(),
-            **{k: v for k, v in values.items() if k not in ("step", "epoch") and _is_known(v)},
-        )
+        values = dict(self.rows[-1]) if self.rows else {}
+        values |= {f"heldout_{part}": self._score.get(f"heldout_{part}") for part in PARTS}
+        values |= {"tokens_per_second": speed, "seconds_left": left / speed if speed else None}
+        known = {name: value for name, value in values.items() if _is_known(value)}
+        known |= {k: getattr(training, k) for k in ("step", "last_step", "steps_per_epoch")}
+        known |= {"unigram": self._unigram, "heldout_is_sample": "epoch" not in self._score}
+        n_words = len(training.corpus.vocabulary)
+        self.progress = Progress(**known, state=state, vocabulary_size=n_words, written=time.time())
         return self.progress
 
     def frame(self) -> pd.DataFrame:
-        """Return the rows as a table."""
-        return steps_table(self.rows)
+        return pd.DataFrame(self.rows, columns=COLUMNS)
 
     def _measure(self, samples: Iterable[str]) -> dict[str, float]:
         found = {name: self.training.perplexity_of(self.training.samples[name]) for name in samples}
@@ -184,13 +187,13 @@ class RunLog(keras.callbacks.Callback):
         self._n_written = 0  # after an error, the whole file is written again
         # Copy the rows, because the training thread adds rows at the same time.
         rows = self.rows[n_written:]
-        look = {"index": False, "float_format": "%.7g"}
+        table, look = pd.DataFrame(rows, columns=COLUMNS), {"index": False, "float_format": "%.7g"}
         with self._warn_of_errors():
             if n_written:
-                steps_table(rows).to_csv(path, mode="a", header=False, **look)
+                table.to_csv(path, mode="a", header=False, **look)
             else:
                 with atomic_write(path) as unfinished:
-                    steps_table(rows).to_csv(unfinished, **look)
+                    table.to_csv(unfinished, **look)
             self._n_written = n_written + len(rows)
             progress = self.progress.model_copy(update={"written": time.time()})
             with atomic_write(self.folder / PROGRESS) as unfinished:
@@ -207,12 +210,59 @@ class RunLog(keras.callbacks.Callback):
                 warnings.warn(f"{what} ({reason(error)}); training goes on.", stacklevel=3)
 
 
-def _event_writer(folder: Path, step: int) -> FileWriter:
-    """Open a new event file. TensorBoard ignores steps after `step` in older event files."""
-    with Graph().as_default():  # outside a graph, `FileWriter` raises an error
-        writer = FileWriter(str(folder), flush_secs=WRITE_SECONDS)
-    writer.add_session_log(SessionLog(status=SessionLog.START), step + 1)
-    return writer
+class EpochLine(keras.callbacks.Callback):
+    """Print a line at the start and after each epoch; meanwhile, show a bar or print progress.
+
+    In the list of callbacks, `log` must come before this callback.
+    """
+
+    def __init__(self, log: RunLog) -> None:
+        super().__init__()
+        self._bar = tqdm(disable=True)
+        self.log, self.training = log, log.training
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Print which model is fine-tuned, if any, and the numbers of targets, words and steps."""
+        training, self._printed = self.training, time.monotonic()
+        print_transfer(training)
+        print(
+            f"{training.batches.n_targets:,} targets per direction and epoch, "
+            f"{len(training.corpus.vocabulary):,} words in the softmax, "
+            f"steps {training.step:,} to {training.last_step:,}",
+            flush=True,
+        )
+        last, disable = training.last_step, training.parameters.progress != "auto" or None
+        self._bar = tqdm(None, "", last, initial=training.step, unit="step", disable=disable)
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Move the bar, or print the progress of the run once a minute."""
+        self._bar.update()
+        if self._bar.disable and time.monotonic() - self._printed > LINE_SECONDS:
+            self._printed = time.monotonic()
+            print(self.log.update(), flush=True)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        parts = (
+            f"epoch {logs['epoch']:g}/{self.training.parameters.epochs}",
+            heldout_text(logs),
+            f"training text {logs['train_text_mean']:.1f} mean",
+            speed_text(logs["tokens_per_second"], self.log.progress.seconds_left),
+        )
+        self._bar.clear()  # the next step shows the bar again
+        print(" | ".join(filter(None, parts)), flush=True)
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        self._bar.close()
+
+
+def print_transfer(training: Training) -> None:
+    """If a run fine-tunes a model, print the name and the held-out perplexity of this model."""
+    if (start := training.transfer) is None:
+        return
+    words = f"{start.n_kept:,} words kept, {start.n_new:,} new"
+    print(f"fine-tuning from {start.source}: {words}", flush=True)
+    if heldout := training.heldout_perplexity():
+        print(f"before training: held-out {heldout}", flush=True)
 
 
 def _changed_at(path: Path) -> int | None:

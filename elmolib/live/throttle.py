@@ -7,14 +7,11 @@ from contextlib import contextmanager
 
 
 class Throttle:
-    """Limit how often some work is done, and the fraction of the time that it takes.
+    """Limit how often some work is done, and the largest share of all time that it may take.
 
-    Args:
-        fraction: the largest share of all time that the work may take.
-        seconds: the least number of seconds between two starts of the work.
-        clock: the function that measures the time of the work. The default is the processor time of
-            the thread, because a thread that waits for a processor does not slow training.
-        delay: the number of seconds before the work may start for the first time.
+    There are at least `seconds` between two starts of the work, and `delay` seconds before the
+    first. The default of `clock`, which measures the work, is the processor time of the thread,
+    because a thread that waits for a processor does not slow training.
     """
 
     def __init__(

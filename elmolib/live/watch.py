@@ -26,7 +26,7 @@ def progress_callbacks(training: "Training") -> "list[keras.callbacks.Callback]"
         from elmolib.live.dashboard import Dashboard
 
         return [log, Dashboard(log)]
-    from elmolib.live.lines import EpochLine
+    from elmolib.live.run_log import EpochLine
 
     return [log, EpochLine(log)]
 
@@ -41,11 +41,8 @@ def watch(run_dir: str | Path) -> None:
 
     In a notebook, this shows the dashboard of the run. The dashboard stays current while other
     cells run, until the next call of `watch`. Its heatmap uses the latest checkpoint. Outside a
-    notebook, this prints a line per minute until the run ends. Ctrl-C does not stop the run.
-
-    Args:
-        run_dir: the folder of the run. A relative path is first looked up in the working
-            directory, then in the project root.
+    notebook, this prints a line per minute until the run ends. Ctrl-C does not stop the run. The
+    folder `run_dir` is first looked up in the working directory, then in the project root.
 
     Raises:
         TrainingError: no run has begun in this folder.

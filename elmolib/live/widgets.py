@@ -23,12 +23,9 @@ MAX_WORDS = 300  # the most words of a sentence that are drawn
 class LatestOnly:
     """Do slow work in a separate thread, because all widgets share one thread for their callbacks.
 
-    Of the requests that arrive while the thread works, only the latest is served.
-
-    Args:
-        work: the function that does the work. Its argument is a function that returns False as soon
-            as there is a newer request, so that `work` can stop early.
-        show_error: the function that gets the message if `work` raises an exception.
+    Of the requests that arrive while the thread works, only the latest is served. The argument of
+    `work` is a function that returns False as soon as there is a newer request, so that `work` can
+    stop early. If `work` raises an exception, `show_error` gets its message.
     """
 
     def __init__(
@@ -52,7 +49,6 @@ class LatestOnly:
         self._thread.submit(self._guard, function)
 
     def wait(self) -> None:
-        """Wait until everything requested so far is done."""
         self._thread.submit(lambda: None).result()
 
     def _guard(self, function: Callable[[], Any]) -> None:
@@ -129,7 +125,6 @@ class SentenceBox(ipywidgets.VBox):
         self._latest.request()
 
     def wait(self) -> None:
-        """Wait until the requested drawing and saving is done."""
         self._latest.wait()
 
     def save(self, suffix: str) -> Path:
