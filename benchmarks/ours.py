@@ -76,8 +76,7 @@ def _mean_columns(groups: tuple[np.ndarray, ...]) -> float:
 def one_step(settings: dict, requests: Requests) -> None:
     """Repeat a training step of bilm-tf with the same weights, batch and sampled words."""
     from elmolib.model.bilm import BiLM
-    from elmolib.training.adagrad import Adagrad
-    from elmolib.training.step import TrainingStep
+    from elmolib.training.step import Adagrad, TrainingStep
 
     options = settings["options"]
     architecture, size = architecture_from_options(options), options["n_tokens_vocab"]
@@ -168,8 +167,7 @@ def evaluate(settings: dict, requests: Requests) -> None:
     """Score the beginning of the text with an untrained model."""
     from elmolib.corpus.prepare import prepare_corpus
     from elmolib.model.bilm import BiLM
-    from elmolib.scoring.perplexity import Scorer
-    from elmolib.scoring.windows import windows_of_split
+    from elmolib.scoring.perplexity import Scorer, windows_of_split
     from elmolib.settings.parameters import Parameters
 
     parameters = Parameters.from_mapping(settings["parameters"])

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from elmolib.formats.names import hdf5_arrays, weight_shapes
 from elmolib.settings.architecture import Architecture
+from elmolib.text.characters import BEGIN_SENTENCE, SENTENCE_MARKS
 
 TINY = Architecture(
     char_embedding_dim=3,
@@ -63,3 +64,12 @@ def bilm_options(draw: st.DrawFn) -> Architecture:
         proj_clip=draw(clip),
         use_skip_connections=draw(st.booleans()),
     )
+
+
+def words_of(ids: np.ndarray) -> list[str]:
+    """Convert raw character ids back to words. A word cut inside a character ends in U+FFFD."""
+    marks = {mark: word for word, mark in SENTENCE_MARKS.items()}
+    return [
+        marks.get(row[1]) or bytes(row[row < BEGIN_SENTENCE].tolist()).decode(errors="replace")
+        for row in np.asarray(ids)
+    ]

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from small_corpus import lexicon_of, split_of, training_settings
-from small_models import TINY
+from small_models import TINY, words_of
 
 from elmolib.corpus import stream
 from elmolib.corpus.stream import BACKWARD, FORWARD, read_and_predict
 from elmolib.errors import TrainingError
 from elmolib.model.layers import CharCNN
 from elmolib.settings.architecture import Architecture
-from elmolib.text.characters import PADDING, character_ids, trim_columns, words_of
+from elmolib.text.characters import PADDING, character_ids, trim_columns
 from elmolib.text.vocabulary import SPECIAL_WORDS, UNK
 from elmolib.training.batches import Batch, Batches, log_expected_count, sample_negatives
 

@@ -19,7 +19,7 @@ from elmolib.errors import ParameterError
 from elmolib.model.bilm import BiLM
 from elmolib.model.layers import Highway
 from elmolib.model.lstm import ProjectedLSTM
-from elmolib.scoring.windows import windows_of_sentences
+from elmolib.scoring.perplexity import windows_of_sentences
 from elmolib.text.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(["the", "river", "bank", "was", "steep", "."])

@@ -23,9 +23,9 @@ from elmolib.embedding.keras_runtime import KerasRuntime
 from elmolib.explore.neighbours import Query, embedded_lines, find_neighbours
 from elmolib.live.reports import N_NEIGHBOURS, DetailedMetrics, latest_file, latest_report
 from elmolib.model.bilm import BiLM
+from elmolib.scoring.perplexity import windows_of_sentences, windows_of_split
 from elmolib.scoring.prediction import predict
 from elmolib.scoring.softmax import softmax_of
-from elmolib.scoring.windows import windows_of_sentences, windows_of_split
 from elmolib.training.loop import Training
 
 METRICS = {"metrics.json", "predictions.txt"}

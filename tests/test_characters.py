@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from small_models import words_of
 
 from elmolib.errors import OptionsError
 from elmolib.text.characters import (
     PREDICTION_SHIFT,
     character_ids,
     character_ids_of_bytes,
-    words_of,
 )
 
 REFERENCE = Path(__file__).parents[1].parent / "shared" / "reference" / "char_ids.json"

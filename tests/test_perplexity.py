@@ -28,9 +28,8 @@ from elmolib.scoring.heldout import (
     unigram_perplexity,
 )
 from elmolib.scoring.metrics import accuracy, loss_by_frequency, macro_scores, perplexity_table
-from elmolib.scoring.perplexity import Scorer, perplexity
+from elmolib.scoring.perplexity import Scorer, perplexity, windows_of_sentences, windows_of_split
 from elmolib.scoring.softmax import Softmax
-from elmolib.scoring.windows import windows_of_sentences, windows_of_split
 from elmolib.text.characters import character_ids
 from elmolib.text.tokenizer import Tokenizer
 from elmolib.text.vocabulary import SPECIAL_WORDS, Vocabulary

@@ -53,7 +53,7 @@ import numpy as np
 from benchmarks.machine import forget_peak_memory, memory, peak_memory
 from elmolib.model.bilm import BiLM
 from elmolib.settings.architecture import Architecture
-from elmolib.training.adagrad import Adagrad
+from elmolib.training.step import Adagrad
 from elmolib.training.batches import Batches
 from elmolib.training.step import TrainingStep
 from small_corpus import lexicon_of, split_of, training_settings

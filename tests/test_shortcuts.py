@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from small_corpus import lexicon_of, split_of, training_settings
+from small_models import words_of
 
 from elmolib.model.bilm import BiLM
 from elmolib.model.lstm import ProjectedLSTM
 from elmolib.settings.architecture import Architecture
-from elmolib.text.characters import character_ids, words_of
-from elmolib.training.adagrad import Adagrad
+from elmolib.text.characters import character_ids
 from elmolib.training.batches import Batch, Batches
-from elmolib.training.step import TrainingStep
+from elmolib.training.step import Adagrad, TrainingStep
 
 OPTIONS = Architecture(
     char_embedding_dim=5,

@@ -18,8 +18,7 @@ from elmolib.errors import TrainingError
 from elmolib.formats.readers import read_model
 from elmolib.model.bilm import BiLM
 from elmolib.scoring.heldout import unigram_perplexity
-from elmolib.scoring.perplexity import Scorer
-from elmolib.scoring.windows import windows_of_split
+from elmolib.scoring.perplexity import Scorer, windows_of_split
 from elmolib.training.batches import Batches
 from elmolib.training.loop import Training
 

@@ -13,8 +13,7 @@ from elmolib.formats.weights import StoredModel
 from elmolib.model.bilm import BiLM
 from elmolib.scoring.confidence import bootstrap, ratio
 from elmolib.scoring.heldout import DIRECTIONS
-from elmolib.scoring.perplexity import Scorer
-from elmolib.scoring.windows import WINDOW, windows_of_sentences
+from elmolib.scoring.perplexity import WINDOW, Scorer, windows_of_sentences
 
 TASK = "language model"
 

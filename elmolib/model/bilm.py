@@ -20,15 +20,13 @@ SOFTMAX = ("softmax/W", "softmax/b")
 class BiLM(keras.Model):
     """A forward and a backward language model that share one character CNN and one softmax.
 
-    The two directions are separate stacks of LSTMs. Each direction reads its own sequence of words
-    in its own order. The words of one direction cannot influence the predictions of the other.
+    The directions are separate stacks of LSTMs, which read different sequences of words. The words
+    of one direction cannot influence the predictions of the other.
 
     Args:
-        architecture: the dimensions and switches of the model.
         vocabulary_size: the number of words in the softmax, or None for a model without softmax.
         dropout: the dropout rate on the input of every LSTM and on the output of the last LSTM.
         timestep_dropout: the rate at which whole words are dropped before the LSTMs.
-        seed: the seed of all dropout masks.
         values: a mapping from names to initial weights, or None. Used weights are removed from it.
 
     Call arguments:
@@ -89,7 +87,6 @@ class BiLM(keras.Model):
         self.built = True
 
     def call(self, characters, words, state, lengths=None, training: bool = False):
-        """Compute all layers in both directions."""
         groups = characters if isinstance(characters, tuple | list) else (characters,)
         vectors = self.char_cnn(*groups)  # (words, projection)
         return self.read_words((vectors, vectors), words, state, lengths, training)
@@ -137,11 +134,9 @@ class BiLM(keras.Model):
 
     def initial_state(self, batch_size: int):
         """Return a state of zeros: c (2, n_layers, batch, lstm_dim), h (..., projection_dim)."""
-        a = self.architecture
-        return tuple(
-            ops.zeros((2, a.n_layers, batch_size, dim), **FLOAT32)
-            for dim in (a.lstm_dim, a.projection_dim)
-        )
+        a, n = self.architecture, batch_size
+        dims = a.lstm_dim, a.projection_dim
+        return tuple(ops.zeros((2, a.n_layers, n, dim), **FLOAT32) for dim in dims)
 
     def weights_by_name(self) -> dict[str, keras.Variable]:
         """Return every weight by name, in the order of the layers, the softmax last."""
@@ -164,12 +159,10 @@ class BiLM(keras.Model):
         return cls(architecture, size, values=dict(arrays), **kwargs)
 
     def get_config(self) -> dict:
-        """Return the constructor's arguments, without the weights."""
         names = ("name", "vocabulary_size", "dropout", "timestep_dropout", "seed")
         values = {name: getattr(self, name) for name in names}
         return {**values, "architecture": self.architecture.to_json()}
 
     @classmethod
     def from_config(cls, config: dict, custom_objects=None) -> "BiLM":
-        """Create the model from `get_config`."""
         return cls(**config | {"architecture": Architecture(**config["architecture"])})

@@ -17,11 +17,9 @@ FLOAT32 = {"dtype": "float32"}
 
 
 class Weights:
-    """Create the weights of a model's layers and list them by name.
+    """Create the weights of a model's layers, with values by name or random, and list them by name.
 
-    Args:
-        values: the initial values by name, or None for random values. Each array is removed from
-            the mapping when it is used, so loading needs little more memory than the model.
+    Each array is removed from `values` when it is used, so loading needs little more memory.
     """
 
     def __init__(self, values: MutableMapping[str, np.ndarray] | None = None) -> None:
@@ -75,11 +73,9 @@ class CharCNN(keras.Layer):
         self.highways = [Highway(name=f"highway_{i}") for i in range(architecture.n_highway)]
 
     def build(self, input_shape: tuple[int | None, ...] | None = None) -> None:
-        """Create random weights."""
         self.create_weights(Weights())
 
     def create_weights(self, weights: Weights) -> None:
-        """Create the weights."""
         a, dim = self.architecture, self.architecture.char_embedding_dim
         uniform, normal = keras.initializers.RandomUniform, keras.initializers.RandomNormal
         weight = partial(weights.add, self)
@@ -100,7 +96,6 @@ class CharCNN(keras.Layer):
         self.built = True
 
     def call(self, *groups, padded: bool = False):
-        """Compute one vector per word."""
         refuse_promotion()
         x = ops.concatenate([self._convolve(characters, padded) for characters in groups], axis=0)
         for highway in self.highways:
@@ -111,9 +106,8 @@ class CharCNN(keras.Layer):
 
     def _convolve(self, characters, padded: bool):
         x = ops.take(self.embedding, characters, axis=0)  # (words, characters, embedding)
-        convolve = (
-            self._windows_product if padded else partial(ops.conv, data_format="channels_last")
-        )
+        as_usual = partial(ops.conv, data_format="channels_last")
+        convolve = self._windows_product if padded else as_usual
         # Bias and activation are monotonic, so apply them only to the maxima, which are fewer.
         pooled = [
             self.activation(ops.max(convolve(x, kernel), axis=1) + bias)
@@ -135,12 +129,10 @@ class CharCNN(keras.Layer):
         return ops.reshape(found, (-1, n, count))
 
     def get_config(self) -> dict:
-        """Return the constructor's arguments."""
         return {**super().get_config(), "architecture": self.architecture.to_json()}
 
     @classmethod
     def from_config(cls, config: dict) -> "CharCNN":
-        """Create the layer from `get_config`."""
         return cls(**config | {"architecture": Architecture(**config["architecture"])})
 
 
@@ -168,11 +160,9 @@ class Highway(keras.Layer):
         super().__init__(**kwargs | FLOAT32)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Create random weights."""
         self.create_weights(Weights(), input_shape[-1])
 
     def create_weights(self, weights: Weights, features: int) -> None:
-        """Create the two square matrices and their biases."""
         weight, square = partial(weights.add, self), (features, features)
         normal = keras.initializers.RandomNormal(stddev=math.sqrt(1.0 / features))
         self.carry = weight("carry", square, normal.clone())
@@ -182,7 +172,6 @@ class Highway(keras.Layer):
         self.built = True
 
     def call(self, x):
-        """Apply the layer."""
         gate = ops.sigmoid(ops.matmul(x, self.carry) + self.carry_bias)
         transformed = ops.relu(ops.matmul(x, self.transform) + self.transform_bias)
         return x + gate * (transformed - x)

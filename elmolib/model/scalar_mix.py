@@ -3,8 +3,6 @@
 import keras
 from keras import ops
 
-EPSILON = 1e-12
-
 
 @keras.saving.register_keras_serializable(package="elmolib")
 class ScalarMix(keras.Layer):
@@ -53,7 +51,6 @@ class ScalarMix(keras.Layer):
         self.supports_masking = True
 
     def build(self, input_shape: list[tuple[int | None, ...]]) -> None:
-        """Create the scalars and gamma."""
         if len(input_shape) != self.n_layers:
             raise ValueError(f"{self.name} mixes {self.n_layers} layers, not {len(input_shape)}.")
         regularizer = keras.regularizers.L2(self.l2) if self.l2 else None
@@ -64,7 +61,6 @@ class ScalarMix(keras.Layer):
         self.built = True
 
     def call(self, layers, mask=None):
-        """Mix the layers."""
         mask = self.compute_mask(layers, mask)
         if self.do_layer_norm:
             layers = [_normalized(layer, mask) for layer in layers]
@@ -83,21 +79,19 @@ class ScalarMix(keras.Layer):
         return next((mask for mask in previous_mask if mask is not None), None)
 
     def compute_output_shape(self, input_shape):
-        """Return the shape of one layer."""
         return tuple(input_shape[0])
 
     def get_config(self) -> dict:
-        """Return the constructor's arguments."""
         names = ("n_layers", "do_layer_norm", "l2")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
 def _normalized(layer, mask):
     """Shift and scale a layer to mean 0 and variance 1 over its unmasked values."""
-    # In half precision, the sums would overflow and epsilon would be 0.
+    # In half precision, the sums would overflow and 1e-12 would be 0.
     x = ops.cast(layer, "float32")  # (batch, time, features)
     kept = ops.ones_like(x[..., :1]) if mask is None else ops.cast(mask[..., None], "float32")
     n_values = ops.maximum(ops.sum(kept), 1.0) * x.shape[-1]
     mean = ops.sum(x * kept) / n_values
     variance = ops.sum(ops.square((x - mean) * kept)) / n_values
-    return ops.cast((x - mean) * ops.rsqrt(variance + EPSILON), layer.dtype)
+    return ops.cast((x - mean) * ops.rsqrt(variance + 1e-12), layer.dtype)

@@ -35,15 +35,12 @@ def bootstrap(
     """Estimate the 95% confidence interval of a statistic by resampling with replacement.
 
     The examples must be independent: use one per sentence, not one per word, because the model's
-    errors on the words of a sentence are not independent.
+    errors on the words of a sentence are not independent. Without examples, all values are NaN.
 
     Args:
         examples: numbers (examples,) or (examples, columns), one row per example.
         statistic: a function from resampled examples (draws, examples[, columns]) to one number per
             draw (draws,).
-
-    Returns:
-        the percentile interval; all its values are NaN if there are no examples.
 
     Example:
         >>> bootstrap(np.array([1, 1, 0, 1]))

@@ -9,8 +9,7 @@ from elmolib.corpus.stream import BACKWARD, FORWARD
 from elmolib.errors import CorpusError
 from elmolib.formats.weights import StoredModel
 from elmolib.model.bilm import BiLM
-from elmolib.scoring.perplexity import Scorer, Scores
-from elmolib.scoring.windows import windows_of_split
+from elmolib.scoring.perplexity import Scorer, Scores, windows_of_split
 from elmolib.text.vocabulary import EOS, UNK
 
 DIRECTIONS = {"forward": FORWARD, "backward": BACKWARD}
@@ -19,10 +18,7 @@ DIRECTIONS = {"forward": FORWARD, "backward": BACKWARD}
 def score_heldout(scorer: Scorer, corpus: PreparedCorpus, n_targets: int | None = None) -> Scores:
     """Score held-out text with the full softmax, carrying the state from sentence to sentence.
 
-    Args:
-        scorer: a scorer whose model has a softmax over the vocabulary of the corpus.
-        n_targets: the approximate number of targets per direction to score, from sentences spread
-            evenly over the text; None scores all.
+    With `n_targets`, score about so many targets per direction, from evenly spread sentences.
 
     Raises:
         CorpusError: there is no held-out text, or the softmax and the vocabulary differ in size.
@@ -39,11 +35,7 @@ def score_heldout(scorer: Scorer, corpus: PreparedCorpus, n_targets: int | None 
 
 
 def score_model(model: StoredModel, corpus: PreparedCorpus) -> Scores:
-    """Score held-out text with a stored model; see `score_heldout`.
-
-    Raises:
-        CorpusError: the corpus has no held-out text, or the model has another vocabulary.
-    """
+    """Score held-out text with a stored model; raise a CorpusError if its vocabulary differs."""
     if model.vocabulary != corpus.vocabulary:
         raise CorpusError(
             f"{model.source} has another vocabulary than {corpus.path}: set run_dir to the folder "
@@ -55,8 +47,7 @@ def score_model(model: StoredModel, corpus: PreparedCorpus) -> Scores:
 def unigram_perplexity(corpus: PreparedCorpus) -> float:
     """Compute the held-out perplexity of a model that knows only how frequent each word is.
 
-    The frequencies are the counts in the training text plus one. Like the
-    language model, this baseline predicts words and sentence ends, but it ignores the context.
+    The frequencies are the counts of words and sentence ends in the training text plus one.
     """
     words = np.bincount(np.asarray(corpus.heldout.ids), minlength=len(corpus.vocabulary))
     heldout = _target_counts(words, corpus.heldout, corpus)

@@ -66,39 +66,25 @@ def accuracy_table(scores: Scores) -> pd.DataFrame:
 def macro_scores(targets: np.ndarray, best: np.ndarray, min_targets: int) -> MacroScores:
     """Average precision, recall and F1 of the first choices over the frequent words.
 
-    Args:
-        targets: the vocabulary ids of the correct words, integers (targets,).
-        best: the vocabulary ids of the first choices, integers (targets,).
-        min_targets: a word is frequent if it is a target at least this often. Sentence ends and
-            `<UNK>` never count as frequent words.
-
-    Returns:
-        the averages; all are NaN if no word is frequent.
+    `targets` and `best` have the vocabulary ids of the correct words and of the first choices,
+    integers (targets,). A word is frequent if it is a target at least `min_targets` times; sentence
+    ends and `<UNK>` never are. If no word is frequent, all averages are NaN.
     """
-    size = int(max(targets.max(), best.max())) + 1
-    wanted, chosen, right = (
-        np.bincount(ids, minlength=size) for ids in (targets, best, targets[targets == best])
-    )
-    words = np.flatnonzero(wanted >= min_targets)
+    from sklearn.metrics import precision_recall_fscore_support  # this import takes long
+
+    words = np.flatnonzero(np.bincount(targets) >= min_targets)
     words = words[words >= len(SPECIAL_WORDS)]
     if len(words) == 0:
         return MacroScores(math.nan, math.nan, math.nan, 0)
-    wanted, chosen, right = wanted[words], chosen[words], right[words]
-    return MacroScores(
-        precision=float(np.mean(right / np.maximum(chosen, 1))),
-        recall=float(np.mean(right / wanted)),
-        f1=float(np.mean(2 * right / (chosen + wanted))),
-        n_words=len(words),
-    )
+    how = {"labels": words, "average": "macro", "zero_division": 0}
+    *scores, _ = precision_recall_fscore_support(targets, best, **how)
+    return MacroScores(*map(float, scores), len(words))
 
 
 def calibration(scores: Scores, n_bins: int = 15) -> dict[str, Calibration]:
     """Compare the probabilities of each direction's first choices with their accuracy.
 
-    Args:
-        scores: the scores of any text.
-        n_bins: the number of equally wide bins from 0 to 1. A probability on an edge belongs to the
-            lower bin.
+    The `n_bins` bins of probability are equally wide. A value on an edge belongs to the lower bin.
 
     References:
         Guo et al. 2017, On calibration of modern neural networks, arXiv:1706.04599, section 2.
@@ -127,9 +113,8 @@ def sentence_losses(scores: Scores, corpus: PreparedCorpus) -> np.ndarray:
 def perplexity_table(scores: Scores, corpus: PreparedCorpus) -> pd.DataFrame:
     """Compare the perplexity of each direction with the perplexity of the unigram model.
 
-    Returns:
-        a table with the rows forward, backward, mean and unigram. The columns are perplexity, low
-        and high (the ends of its interval), sentences, targets (per direction) and vocabulary.
+    The rows of the table are forward, backward, mean and unigram. The columns are perplexity, low
+    and high (the ends of its interval), sentences, targets (per direction) and vocabulary.
     """
     targets, losses = _sentence_targets(scores, corpus), sentence_losses(scores, corpus)
     unigram = -unigram_log_probabilities(corpus)[scores.targets[FORWARD]]
@@ -147,10 +132,9 @@ def perplexity_table(scores: Scores, corpus: PreparedCorpus) -> pd.DataFrame:
 def loss_by_length(scores: Scores, corpus: PreparedCorpus) -> pd.DataFrame:
     """Compute the mean loss in short and long sentences.
 
-    Returns:
-        a table with a row per non-empty band of sentence lengths. The columns are forward and
-        backward (nats per target), forward_low, forward_high, backward_low and backward_high (the
-        ends of the intervals), sentences, and targets (of both directions together).
+    The table has a row per non-empty band of sentence lengths. The columns are forward and backward
+    (nats per target), forward_low, forward_high, backward_low and backward_high (the ends of the
+    intervals), sentences, and targets (of both directions together).
     """
     n_targets = _sentence_targets(scores, corpus)
     band_of_sentence = np.searchsorted(LENGTHS, n_targets - 1, side="right") - 1
@@ -163,11 +147,10 @@ def loss_by_length(scores: Scores, corpus: PreparedCorpus) -> pd.DataFrame:
 def loss_by_frequency(scores: Scores, corpus: PreparedCorpus) -> pd.DataFrame:
     """Compute the mean loss over rare and frequent words.
 
-    Returns:
-        a table with a row per non-empty band of counts in the training text, from the most frequent
-        words to the rarest, then `<UNK>` and sentence ends. It has the columns of `loss_by_length`
-        and the column unigram, the loss of the unigram model. The column sentences counts the
-        sentences that contain a word of the band.
+    The table has a row per non-empty band of counts in the training text, from the most frequent
+    words to the rarest, then `<UNK>` and sentence ends. It has the columns of `loss_by_length` and
+    the column unigram, the loss of the unigram model. The column sentences counts the sentences
+    that contain a word of the band.
     """
     # `<S>` is the sentence end of the backward direction, so count it as `</S>`.
     targets = np.where(scores.targets == BOS, EOS, scores.targets)  # (2, targets)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from elmolib.backend import compile_once
+from elmolib.corpus.prepared import PreparedCorpus, Split, sentences_of
 from elmolib.corpus.sources import read_sentences
 from elmolib.errors import TextError
 from elmolib.formats.names import SOFTMAX
@@ -18,7 +19,19 @@ from elmolib.formats.readers import read_model
 from elmolib.model.bilm import BiLM
 from elmolib.parallel import ONE_BLAS_THREAD, cpu_count, prefetch
 from elmolib.scoring.softmax import Softmax, softmax_of
-from elmolib.scoring.windows import WINDOW, Window, windows_of_sentences
+from elmolib.settings.architecture import Architecture
+from elmolib.text.characters import character_ids, trim_columns
+from elmolib.text.vocabulary import Vocabulary
+
+WINDOW = 512  # the number of words per direction that are scored at once
+
+
+class Window(NamedTuple):
+    """Consecutive words of a text as both directions read them."""
+
+    characters: np.ndarray  # int32 (distinct words, columns), character ids
+    words: np.ndarray  # int32 (2, time, 1), rows of `characters`
+    targets: np.ndarray  # int64 (2, time), vocabulary ids
 
 
 class Scores(NamedTuple):
@@ -62,9 +75,8 @@ def perplexity(
     """Score a text file with a stored model.
 
     The text is split into words in the same way as the model's training text. The LSTM state is
-    zero at the beginning of the text and is carried from sentence to sentence. The backward
-    direction also reads the sentences in file order, but the words of each sentence from last to
-    first. Words outside the vocabulary are read by their characters, but count as `<UNK>` targets.
+    carried from sentence to sentence, in both directions in file order. Words outside the
+    vocabulary are read by their characters, but count as `<UNK>` targets.
 
     Args:
         model: an `elmo.h5`, or a folder with one `*.hdf5`, `options.json` and `vocab.txt`.
@@ -99,9 +111,7 @@ def scorer_and_windows(
 class Scorer:
     """Score text with a biLM, whose weights may change between two calls.
 
-    Args:
-        bilm: the model.
-        softmax: the softmax to use if `bilm` has none.
+    `softmax` is used if `bilm` has no softmax.
     """
 
     def __init__(self, bilm: BiLM, softmax: Softmax | None = None) -> None:
@@ -115,7 +125,6 @@ class Scorer:
         self._read = compile_once(self._top_layers, signature, xla=True)
 
     def perplexity(self, windows: Iterable[Window]) -> Perplexity:
-        """Score consecutive windows of one text; see the function `perplexity`."""
         losses, n_targets = np.zeros(2), 0
         for targets, found in self._scored(windows, Softmax.losses):
             losses += found.reshape(targets.shape).sum(axis=1, dtype=np.float64)
@@ -160,3 +169,33 @@ class Scorer:
         words = np.arange(WINDOW, dtype=np.int32)[:, None]
         directions, state = self.bilm.read_words((vectors[0], vectors[1]), (words, words), (c, h))
         return [layers[-1][:, 0] for layers in directions], state
+
+
+def windows_of_split(
+    split: Split, corpus: PreparedCorpus, architecture: Architecture
+) -> Iterator[Window]:
+    """Cut the sentences of a prepared corpus into windows, in the order of the corpus."""
+    blocks = np.array_split(np.arange(split.n_sentences), 1 + split.n_sentences // WINDOW)
+    sentences = chain.from_iterable(sentences_of(split.select(block), corpus) for block in blocks)
+    return windows_of_sentences(sentences, corpus.vocabulary, architecture)
+
+
+def windows_of_sentences(
+    sentences: Iterable[Sequence[str]], vocabulary: Vocabulary, architecture: Architecture
+) -> Iterator[Window]:
+    """Cut sentences, each a list of words, into windows, in the given order."""
+    # Each item of `pairs` has one pair (word to read, word to predict) per direction.
+    marked = (["<S>", *sentence, "</S>"] for sentence in sentences)
+    both = (zip(pairwise(words), pairwise(reversed(words)), strict=True) for words in marked)
+    pairs = chain.from_iterable(both)
+    while window := list(islice(pairs, WINDOW)):
+        directions = list(zip(*window, strict=True))
+        index: dict[str, int] = {}
+        words = [[index.setdefault(word, len(index)) for word, _ in d] for d in directions]
+        targets = [[vocabulary[word] for _, word in d] for d in directions]
+        characters = character_ids(list(index), architecture.max_characters)
+        yield Window(
+            trim_columns(characters, architecture.widest_filter),
+            np.array(words, np.int32)[:, :, None],
+            np.array(targets),
+        )

@@ -28,10 +28,8 @@ class Prediction(NamedTuple):
 
     `substitutes` are other words that fit the whole context. Their probability is the product of
     the forward and the backward probability, normalized over all words except `<S>`, `</S>` and
-    `<UNK>`. The word in the sentence is part of the normalization, but is not listed.
-
-    References:
-        Amrami and Goldberg 2018, arXiv:1808.08518, describe substitutes from both directions.
+    `<UNK>`. The word in the sentence is part of the normalization, but is not listed. See Amrami
+    and Goldberg 2018, arXiv:1808.08518.
     """
 
     sentence: list[str]
@@ -40,7 +38,6 @@ class Prediction(NamedTuple):
     substitutes: Expected
 
     def __str__(self) -> str:
-        """Return the sentence and, below its words, each direction's first choices."""
         rows = [
             ["", *self.sentence],
             ["forward", *(words[0] for words in self.forward.words)],
@@ -98,14 +95,10 @@ class LogProbability(NamedTuple):
 def predict(
     encoder: SentenceEncoder, softmax: Softmax, sentences: Sequence[Sequence[str]], top_k: int = 1
 ) -> list[Prediction]:
-    """Predict every word of some sentences with both language models.
+    """List the `top_k` most probable words at each position of some sentences (lists of words).
 
-    Each sentence is read on its own, from zero state, between `<S>` and `</S>`.
-
-    Args:
-        encoder, softmax: the encoder and the softmax of one model.
-        sentences: the words of each sentence.
-        top_k: the number of words to list at each position.
+    Each sentence is read on its own, from zero state, between `<S>` and `</S>`. `encoder` and
+    `softmax` belong to one model.
 
     Example:
         >>> prediction, = predict(encoder, softmax, [["The", "river", "bank"]], top_k=3)

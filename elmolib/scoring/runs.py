@@ -75,11 +75,7 @@ def read_runs(folders: Iterable[str | Path]) -> list[TrainedRun]:
 
 
 def read_history(folder: Path) -> pd.DataFrame:
-    """Read `history.csv`, and return a table with a row per epoch.
-
-    Raises:
-        WeightsError: the file is missing or damaged.
-    """
+    """Read `history.csv`, a row per epoch; raise a WeightsError if it is missing or damaged."""
     try:
         return pd.read_csv(folder / HISTORY)
     except pd.errors.EmptyDataError:
@@ -91,12 +87,11 @@ def read_history(folder: Path) -> pd.DataFrame:
 
 
 def runs_table(runs: Sequence[TrainedRun]) -> pd.DataFrame:
-    """Compare runs in a table.
+    """Compare runs in a table with a row per run.
 
-    Returns:
-        a table with a row per run. The columns are weights (their number), vocabulary (its size),
-        epochs, forward, backward and mean (the held-out perplexity after the last epoch, if text
-        was held out), minutes, and all parameters that affect the model and differ between runs.
+    The columns are weights (their number), vocabulary (its size), epochs, forward, backward and
+    mean (the held-out perplexity after the last epoch, if text was held out), minutes, and all
+    parameters that affect the model and differ between runs.
     """
     rows = {}
     for run in runs:

@@ -81,8 +81,7 @@ def softmax_of(bilm: "BiLM", vocabulary: Vocabulary | None = None) -> Softmax:
 def read_softmax_of(model: StoredModel, path: str | Path, options: OptionsSource | None) -> Softmax:
     """Read the softmax of a model that was read from `path` without its softmax.
 
-    Raises:
-        WeightsError: the file has no softmax, or has changed since the model was read.
+    If the file has no softmax, or has changed since then, raise a WeightsError.
     """
     model.require_softmax("it cannot predict words")
     again = read_softmax(path, options)

@@ -1,4 +1,4 @@
-"""Convert words to the character ids that a biLM reads, and back.
+"""Convert words to the character ids that a biLM reads.
 
 The ids of a word are a mark for its beginning, its UTF-8 bytes (ids 0 to 255), a mark for its end,
 and padding. bilm-tf, AllenNLP and `ElmoEmbedding` use `ids + PREDICTION_SHIFT` instead, because
@@ -13,15 +13,13 @@ from elmolib.errors import OptionsError
 
 BEGIN_SENTENCE, END_SENTENCE, BEGIN_WORD, END_WORD, PADDING = range(256, 261)
 
+# The number to add to the ids of this module where id 0 must mean a position without a word.
 PREDICTION_SHIFT = 1
-"""The number to add to the ids of this module where id 0 must mean a position without a word."""
-
+# Words that are encoded as one special character instead of their bytes.
 SENTENCE_MARKS = {"<S>": BEGIN_SENTENCE, "</S>": END_SENTENCE}
-"""Words that are encoded as one special character instead of their bytes."""
-
+# The distinct words of a batch, sorted by length, are divided into groups at these fractions.
+# Without groups, a few long words would add padding to all other words.
 GROUPS = (0.4, 0.8, 0.97, 1.0)
-"""The distinct words of a batch, sorted by length, are divided into groups at these fractions.
-Without groups, a few long words would add padding to all other words."""
 
 
 def character_ids(words: Sequence[str], max_characters: int = 50) -> np.ndarray:
@@ -58,10 +56,8 @@ def character_ids_of_bytes(
 ) -> np.ndarray:
     """Convert words in one long array of UTF-8 to character ids, as `character_ids` does.
 
-    Args:
-        text: the UTF-8 bytes of all words, uint8 `(n_bytes,)`, possibly memory-mapped.
-        starts: the position in `text` at which each word begins, int64 `(n_words,)`.
-        lengths: the number of bytes of each word, int64 `(n_words,)`.
+    `text` is uint8 `(n_bytes,)`, possibly memory-mapped. `starts` and `lengths` have the position
+    and the number of bytes of each word, int64 `(n_words,)`.
     """
     if max_characters < 3:
         raise OptionsError(
@@ -84,34 +80,14 @@ def character_ids_of_bytes(
     return ids
 
 
-def words_of(ids: np.ndarray) -> list[str]:
-    """Convert raw character ids `(n_words, max_characters)` back to words.
-
-    A word that was cut inside a character ends in U+FFFD.
-
-    Example:
-        >>> words_of(character_ids(["râu", "</S>"]))
-        ['râu', '</S>']
-    """
-    marks = {mark: word for word, mark in SENTENCE_MARKS.items()}
-    return [
-        marks.get(row[1]) or bytes(row[row < BEGIN_SENTENCE].tolist()).decode(errors="replace")
-        for row in np.asarray(ids)
-    ]
-
-
 def group_by_length(
     characters: np.ndarray, widest_filter: int
 ) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-    """Divide words into groups of similar length, and cut the padding off each group.
+    """Divide words into groups of similar length, each trimmed by `trim_columns`.
 
-    Args:
-        characters: raw ids from 0 to 260, integers `(words, max_characters)`.
-        widest_filter: the number of characters in the widest convolution.
-
-    Returns:
-        the groups, each trimmed by `trim_columns`, and the row of each word in the concatenation of
-        the groups, int64 `(words,)`.
+    `characters` are raw ids from 0 to 260, integers `(words, max_characters)`. `widest_filter` is
+    the number of characters in the widest convolution. Return the groups, and the row of each word
+    in the concatenation of the groups, int64 `(words,)`.
     """
     n_words = len(characters)
     # Blank words fill empty groups, because convolutions of no words fail.

@@ -9,8 +9,7 @@ from pathlib import Path
 import sentencex
 from icu4py.breakers import SentenceBreaker
 
-MAX_PIECE = 2**12
-"""The maximum number of characters per call of sentencex, whose time may grow quadratically."""
+MAX_PIECE = 2**12  # maximum characters per call of sentencex, whose time may grow quadratically
 
 _ONE_SENTENCE = re.compile(r"[\w ,:()\-–—'\"«»„“”‚‘’，、：；（）]*+.?\s*")
 _NUMBERED = re.compile(r"\W*(?:\w|\d+(?:\.\d+)*)\.")

@@ -14,16 +14,13 @@ from elmolib.settings.base import Language, Settings, Tokenized, key
 from elmolib.text.lines import between_marks
 from elmolib.text.sentences import split_sentences
 
+# The maximum number of pieces of a sentence in memory at once. Equal words share one string.
 PIECES_AT_ONCE = 2**16
-"""The maximum number of pieces of a sentence in memory at once. Equal words share one string."""
-
 _ROMANIAN_COMMAS = str.maketrans("ŞşŢţ", "ȘșȚț")
 _UNPAIRED_SURROGATE = re.compile("[\ud800-\udfff]")
-# Unpaired surrogates, and the invisible characters (see `unicode_form`) that touch a word.
-_ODD = re.compile(
-    "[\xad\u061c\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff\ud800-\udfff]"
-    r"(?:(?=\S)|(?<=\S.)|(?<=[\ud800-\udfff]))"
-)
+# The invisible characters (see `unicode_form`) that touch a word.
+_INVISIBLE = "[\xad\u061c\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]"
+_INVISIBLE_IN_WORD = re.compile(_INVISIBLE + r"(?:(?=\S)|(?<=\S.))")
 
 
 class Tokenizer(Settings):
@@ -105,10 +102,11 @@ class Tokenizer(Settings):
             text = without_tags(text)
         if text.isascii():
             return text
-        if self.unicode_form is None:
+        if not text.isprintable():
             text = _UNPAIRED_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
-        else:
-            text = text if text.isprintable() else _ODD.sub(_instead, text)
+            if self.unicode_form is not None:
+                text = _INVISIBLE_IN_WORD.sub("", text)
+        if self.unicode_form is not None:
             text = unicodedata.normalize(self.unicode_form, text)
         return text.translate(_ROMANIAN_COMMAS) if self.romanian_commas else text
 
@@ -130,10 +128,6 @@ class Tokenizer(Settings):
         if len(sentence) < PIECES_AT_ONCE:
             return sentence.split()
         return _words_of(match[0] for match in re.finditer(r"\S+", sentence))
-
-
-def _instead(odd: re.Match) -> str:
-    return "\N{REPLACEMENT CHARACTER}" if "\ud800" <= odd[0] <= "\udfff" else ""
 
 
 def _words_of(pieces: Iterable[str]) -> list[str]:
@@ -169,12 +163,10 @@ _FORMATTING = frozenset(
 def without_tags(text: str) -> str:
     """Remove the HTML tags, comments, scripts and styles of one line and decode its entities.
 
-    For any line, the running time is proportional to its length. For this reason, a `<` inside an
-    unfinished tag starts a new tag, and a tag or comment without an end is kept as text.
-
-    Returns:
-        the text that a browser would show, on one line. Tags that only format, such as `<b>`, are
-        removed; all other tags become a space.
+    The result is the text that a browser would show, on one line. Tags that only format, such as
+    `<b>`, are removed; all other tags become a space. The running time is proportional to the
+    length of the line. For this reason, a `<` inside an unfinished tag starts a new tag, and a tag
+    or comment without an end is kept as text.
 
     Example:
         >>> without_tags("<p>Salt &amp; <b>pep</b>per<br>Oil, 1 < 2</p>").strip()

@@ -13,27 +13,21 @@ from elmolib.files import read_limited
 BOS, EOS, UNK = 0, 1, 2
 SPECIAL_WORDS = ("<S>", "</S>", "<UNK>")
 
+# Limits that save memory. The largest published vocabulary has 800,000 words in 8 MB.
 MAX_BYTES, MAX_WORDS = 64_000_000, 4_000_000
-"""Limits that save memory. The largest published vocabulary has 800,000 words in 8 MB."""
-
+# Other names of special words, and a word that is left out. They apply only to mappings.
 _ALIASES, _IGNORED = {"<EOS>": "</S>"}, "<PAD>"
-"""Other names of special words, and a word that is left out. They apply only to mappings."""
 
-_DELIMITERS = ",\t;"
 _JSON = re.compile(r'\s*\{\s*"')
 _JSON_PAIR = re.compile(r'\s*("(?:[^"\\]|\\.)*+")\s*:\s*([^\s,{}\[\]]*+)\s*(?:,|\}\Z)')
-_START = 100_000
-"""The number of characters at the start of a file that are checked for a table."""
+_START = 100_000  # how many characters at the start of a file are checked for a table
 
 # Other Unicode spaces are not listed, because words of published lists may contain them.
 _SEPARATOR = re.compile(r"[\t\r\n\v\f\0]")
 
 
 class Vocabulary:
-    """Words with their ids: `<S>`, `</S>`, `<UNK>`, then all other words in the given order.
-
-    Args:
-        words: distinct words. The three special words are moved or added to the front.
+    """Distinct words with their ids: `<S>`, `</S>`, `<UNK>`, then the others in the given order.
 
     Example:
         >>> vocabulary = Vocabulary(["the", "river"])
@@ -50,7 +44,6 @@ class Vocabulary:
         return len(self.words)
 
     def __getitem__(self, word: str) -> int:
-        """Return the word's id, or `UNK` for a word that is not listed."""
         return self._ids.get(word, UNK)
 
     def __contains__(self, word: object) -> bool:
@@ -74,12 +67,8 @@ class Vocabulary:
     def parse(cls, text: bytes, source: str) -> "Vocabulary":
         """Parse the word list of a softmax: line k has the word of row k.
 
-        Args:
-            text: the list in UTF-8, one word per line. It begins with `<S>`, `</S>` and `<UNK>`.
-            source: the name of the list in error messages.
-
-        Raises:
-            VocabularyError: the text is not such a list.
+        The list is in UTF-8 and begins with `<S>`, `</S>` and `<UNK>`. Otherwise, raise a
+        VocabularyError that names `source`.
         """
         words = _parse_list(_decode(text, source), source, spaces=True)
         if tuple(words[: len(SPECIAL_WORDS)]) != SPECIAL_WORDS:
@@ -193,7 +182,7 @@ def _table_layout(text: str) -> tuple[str, int, int] | None:
     lines = text[:_START].split("\n")
     if len(text) > _START and len(lines) > 1:
         del lines[-1]  # it may be incomplete
-    for delimiter in _DELIMITERS:
+    for delimiter in ",\t;":
         names = [name.strip('" \r').lower() for name in lines[0].split(delimiter)]
         if {"word", "index"} <= set(names):
             return delimiter, int(names.index("word") > names.index("index")), 1

@@ -11,8 +11,8 @@ from elmolib.backend import silence_tensorflow
 from elmolib.corpus.prepared import PreparedCorpus
 from elmolib.settings.parameters import Parameters
 
+# The number of training words up to which a parameter file is advised.
 LARGEST_TEXT = {"tiny": 1e6, "ro-tiny": 1e7, "en-tiny": 1e8, "small": 5e8, "full": np.inf}
-"""Number of training words up to which a parameter file is advised."""
 
 
 class Advice(NamedTuple):

@@ -49,11 +49,6 @@ class Batch(NamedTuple):
 class Batches:
     """All batches of a training run, by step number.
 
-    Args:
-        corpus: the prepared text.
-        architecture: the dimensions of the model; `max_characters` limits the length of words.
-        settings: the settings of the run: batch size, unrolled steps, negatives, seed, shuffling.
-
     Raises:
         TrainingError: the text is shorter than one batch.
     """
@@ -132,13 +127,11 @@ def sample_negatives(n: int, size: int, rng: np.random.Generator) -> tuple[np.nd
     """Draw ids below `size` from the log-uniform distribution until `n` are distinct.
 
     The probability of an id is `log((id + 2) / (id + 1)) / log(size + 1)`. By Zipf's law, this is
-    close to the frequency of the word, because ids are sorted by falling frequency.
+    close to the frequency of the word, because ids are sorted by falling frequency. TensorFlow's
+    `log_uniform_candidate_sampler` does the same with `unique=True`.
 
     Returns:
         the ids, int64 (n,), in the order in which they were first drawn, and the number of draws.
-
-    References:
-        TensorFlow's `log_uniform_candidate_sampler` with `unique=True`.
     """
     draws = np.empty(0, np.int64)
     while True:

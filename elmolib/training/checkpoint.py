@@ -61,19 +61,17 @@ class Checkpoints:
         self.folder, self.keep = run_folder / CHECKPOINTS, keep
 
     def paths(self) -> list[Path]:
-        """Return the files, sorted by step."""
         files = self.folder.iterdir() if self.folder.is_dir() else ()
         return sorted((path for path in files if _NAME.fullmatch(path.name)), key=_step)
 
     def latest(self) -> Path | None:
-        """Return the path of the checkpoint with the highest step, or None if there is none."""
+        """Return the path of the last checkpoint, or None if there is none."""
         return next(reversed(self.paths()), None)
 
     def write(self, arrays: Mapping[str, np.ndarray], metadata: CheckpointMetadata) -> Path:
         """Write a checkpoint, then delete all checkpoints except the latest `keep`.
 
-        Raises:
-            OSError: the file cannot be written; earlier checkpoints are unchanged.
+        If the file cannot be written, raise an OSError; earlier checkpoints are unchanged.
         """
         path = self.folder / f"step-{metadata.step:09d}.h5"
         write_checkpoint(path, arrays, metadata)
@@ -85,13 +83,10 @@ class Checkpoints:
         return path
 
     def read_latest(self) -> Checkpoint | None:
-        """Read the latest undamaged checkpoint. Return None if there is no checkpoint.
+        """Read the latest undamaged checkpoint, and warn of damaged ones. Return None without any.
 
         Raises:
             TrainingError: all checkpoints are damaged, or the latest has an unsupported format.
-
-        Warns:
-            UserWarning: a checkpoint is damaged, so an earlier one is used.
         """
         damaged: list[str] = []
         for path in reversed(self.paths()):
@@ -153,10 +148,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def read_layers(path: Path) -> tuple[int, dict[str, np.ndarray]]:
     """Return the step of a checkpoint, and its weights below the softmax by elmolib's names.
 
-    Only a small part of the file is read, so the checksum of the file is not verified.
-
-    Raises:
-        WeightsError: the file is damaged, or is not a checkpoint.
+    Only a small part of the file is read, so its checksum is not verified. The errors are those of
+    `read_checkpoint`.
     """
     source, prefix = str(path), "weights/"
     with hdf5.open_hdf5(path, source) as file:

@@ -22,15 +22,10 @@ class Transfer(NamedTuple):
 
 
 def load_pretrained(bilm: BiLM, vocabulary: Vocabulary, path: Path) -> Transfer:
-    """Load the weights of a pretrained model into a new one.
+    """Load the weights of the pretrained model in `path` into a new model, `bilm`.
 
-    This copies all weights below the softmax. It copies the softmax row of each word that both
-    models have. The rows of other words do not change.
-
-    Args:
-        bilm: the new model, with a softmax.
-        vocabulary: the words of the new model's softmax.
-        path: the pretrained model, in any form that `read_model` reads.
+    This copies all weights below the softmax, and the softmax row of each word that both models
+    have. The rows of the other words in `vocabulary`, the new model's words, do not change.
 
     Raises:
         WeightsError: the pretrained model cannot be read.

@@ -21,15 +21,13 @@ from elmolib.files import atomic_write, exclusive_lock, remove_partial_files, wr
 from elmolib.formats.published import pretrained_path
 from elmolib.formats.weights import StoredModel, write_model
 from elmolib.model.bilm import BiLM
-from elmolib.scoring.perplexity import Perplexity, Scorer
-from elmolib.scoring.windows import windows_of_split
+from elmolib.scoring.perplexity import Perplexity, Scorer, windows_of_split
 from elmolib.settings.parameters import Parameters, project_root
 from elmolib.settings.run_folder import HISTORY, LOCK, PARAMETERS, WEIGHTS
-from elmolib.training.adagrad import Adagrad
 from elmolib.training.batches import Batches
 from elmolib.training.checkpoint import CheckpointMetadata, Checkpoints
 from elmolib.training.fine_tuning import Transfer, load_pretrained
-from elmolib.training.step import TrainingStep
+from elmolib.training.step import Adagrad, TrainingStep
 
 SAMPLE = 2048  # the approximate number of targets per direction in each sample
 SPEEDS = ("tokens_per_second", "seconds")  # columns of the history that depend on the machine
@@ -43,11 +41,8 @@ class Training:
     without interruption, because the seed and the step determine every batch, sample and mask.
 
     Attributes:
-        bilm: the model.
-        scorer: the scorer of text with the current weights.
-        step: the number of steps taken.
-        steps_per_epoch: the number of steps in one pass over the training text.
-        last_step: the number of steps in the whole run.
+        bilm, scorer: the model, and the scorer of text with its current weights.
+        step, steps_per_epoch, last_step: the number of steps taken, in an epoch and in the run.
         samples: small sets of sentences for frequent scoring: `train_text` and, if text is held
             out, `heldout`.
         history: one dictionary per epoch, as in `history.csv`.
@@ -227,11 +222,10 @@ class Training:
             "seconds": self._epoch_seconds,
             "vocabulary_size": len(self.corpus.vocabulary),
         }
-        scores = {"heldout": self.heldout_perplexity()}
-        scores["train_text"] = self.perplexity_of(self.samples["train_text"])
-        for kind, found in scores.items():
-            if found is not None:
-                parts = ("forward", "backward", "mean")
+        texts = {"heldout": self.corpus.heldout, "train_text": self.samples["train_text"]}
+        for kind, text in texts.items():
+            if text is not None:
+                found, parts = self.perplexity_of(text), ("forward", "backward", "mean")
                 line |= {f"{kind}_{part}": getattr(found, part) for part in parts}
         for name, value in line.items():
             if not math.isfinite(value):
@@ -251,7 +245,6 @@ class Training:
         return self.scorer.perplexity(windows_of_split(split, self.corpus, self.bilm.architecture))
 
     def history_frame(self) -> pd.DataFrame:
-        """Return the history as a table, one row per epoch."""
         return pd.DataFrame(self.history)
 
     def save(self) -> None:
@@ -273,13 +266,9 @@ class Training:
         for name, values in arrays.items():
             if not np.isfinite(values).all():
                 raise self._divergence(f"{name} holds values that are not finite")
-        metadata = CheckpointMetadata(
-            identity=self._identity(),
-            step=self.step,
-            epoch_steps=self._epoch_steps,
-            epoch_seconds=self._epoch_seconds,
-            history=self.history,
-        )
+        epoch = {"epoch_steps": self._epoch_steps, "epoch_seconds": self._epoch_seconds}
+        known = {"identity": self._identity(), "step": self.step, "history": self.history}
+        metadata = CheckpointMetadata(**known | epoch)
         with self._write_errors(self.checkpoints.folder):
             self._saved_in = self.checkpoints.write(arrays, metadata)
         self._saved_at = time.monotonic()
@@ -292,7 +281,6 @@ class Training:
         return arrays | {"state/c": c, "state/h": h, "epoch_losses": self._epoch_losses}
 
     def _restore(self) -> None:
-        """Load the latest checkpoint."""
         arrays, metadata, _ = self.checkpoints.read_latest()
         wanted = self._identity()
         if changed := [key for key in wanted if wanted[key] != metadata.identity.get(key)]:
@@ -310,7 +298,6 @@ class Training:
         self._saved_in = self.checkpoints.latest()
 
     def _identity(self) -> dict[str, Any]:
-        """Return the settings and checksums that must be the same when the run resumes."""
         pretrained = self.parameters.pretrained and Path(self.parameters.pretrained).name
         text = self.corpus.fingerprints
         return self.parameters.identity() | text | {"pretrained": pretrained}

@@ -1,9 +1,11 @@
 """One training step: losses of both directions, gradients, clipping, Adagrad."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple
 
+import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
@@ -11,10 +13,48 @@ from elmolib.backend import bfloat16_matmul
 from elmolib.corpus.stream import BACKWARD, FORWARD
 from elmolib.model.bilm import SOFTMAX, BiLM
 from elmolib.model.softmax import sampled_softmax_loss, softmax_loss
-from elmolib.training.adagrad import Adagrad, clip_by_global_norm
 from elmolib.training.batches import Batch
 
-DRAWS_PER_STEP = 256  # the number of random states per step; no model has more dropout masks
+
+class Adagrad:
+    """Adagrad as bilm-tf uses it: `acc += g * g; var -= learning_rate * g / sqrt(acc)`.
+
+    The attribute `learning_rate`, the step size, may be changed between steps. All accumulators
+    start with the value `initial_accumulator`.
+
+    References:
+        Duchi et al. 2011, JMLR 12:2121-2159.
+    """
+
+    def __init__(
+        self, variables: dict[str, keras.Variable], learning_rate: float, initial_accumulator: float
+    ) -> None:
+        self.variables = variables
+        self.learning_rate = tf.Variable(learning_rate, dtype=tf.float32, trainable=False)
+        self.accumulators = {
+            name: tf.Variable(np.full(variable.shape, initial_accumulator, np.float32))
+            for name, variable in variables.items()
+        }
+
+    def apply(self, name: str, gradient: tf.Tensor, rows: tf.Tensor | None = None) -> None:
+        """Update a variable; if `rows` are given (distinct, int64), update only these rows."""
+        update, which = tf.raw_ops.ResourceApplyAdagradV2, {}
+        if rows is not None:
+            update, which = tf.raw_ops.ResourceSparseApplyAdagradV2, {"indices": rows}
+        var, accum = self.variables[name].value.handle, self.accumulators[name].handle
+        update(var=var, accum=accum, lr=self.learning_rate, epsilon=0.0, grad=gradient, **which)
+
+
+def clip_by_global_norm(
+    gradients: Sequence[tf.Tensor], clip_norm: float
+) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """Scale all gradients by one factor so that their common norm is at most `clip_norm`.
+
+    Return the scaled gradients, and the common norm before scaling.
+    """
+    norm = tf.sqrt(tf.add_n([2.0 * tf.nn.l2_loss(gradient) for gradient in gradients]))
+    factor = clip_norm / tf.maximum(norm, clip_norm)
+    return [gradient * factor for gradient in gradients], norm
 
 
 class StepResult(NamedTuple):
@@ -26,14 +66,10 @@ class StepResult(NamedTuple):
 
 
 def direction_losses(bilm: BiLM, batch: Batch, softmax_W, softmax_b, state):
-    """Compute the mean cross entropy per direction.
+    """Return the mean cross entropy per direction in nats, float (2,), and the new LSTM states.
 
-    Args:
-        softmax_W, softmax_b: float tensors (rows, projection_dim) and (rows,). They hold the rows
-            `batch.rows` of a sampled softmax, or all rows of a full softmax.
-
-    Returns:
-        the losses in nats, a float tensor (2,), and the LSTM states after the batch.
+    `softmax_W` and `softmax_b`, float tensors (rows, projection_dim) and (rows,), hold the rows
+    `batch.rows` of a sampled softmax, or all rows of a full softmax.
     """
     layers, state = bilm(batch.characters, batch.words, state, training=True)
     tops = bilm.softmax_input([direction[-1] for direction in layers], training=True)
@@ -53,19 +89,15 @@ def direction_losses(bilm: BiLM, batch: Batch, softmax_W, softmax_b, state):
 
 
 class TrainingStep:
-    """The compiled training step of one model.
+    """The compiled training step of one model, which has a softmax.
 
-    As in the training of the published models, the gradients are those of the mean loss of both
-    directions, multiplied by the number of unrolled steps.
+    As in the training of the published models (bilm-tf `training.py`), the gradients are those of
+    the mean loss of both directions, multiplied by the number of unrolled steps.
 
     Args:
-        bilm: the model, with a softmax.
         optimizer: the optimizer, which holds the variables to train.
         clip_norm: the largest allowed norm of all gradients together.
         bfloat16: whether to multiply matrices in bfloat16; see `elmolib.backend.bfloat16_matmul`.
-
-    References:
-        bilm-tf `training.py`.
     """
 
     def __init__(
@@ -77,7 +109,8 @@ class TrainingStep:
 
     def __call__(self, batch: Batch, state, step: int) -> StepResult:
         """Take one training step. The step number determines the dropout masks."""
-        counter = tf.constant([self.bilm.seed, step * DRAWS_PER_STEP % 2**32], tf.uint32)
+        # There are 256 random states per step; no model has more dropout masks.
+        counter = tf.constant([self.bilm.seed, step * 256 % 2**32], tf.uint32)
         if self._compiled is None:
             # Use one graph for batches of all shapes. Graphs of different shapes could round
             # differently; results would then depend on the step at which a run resumed.
