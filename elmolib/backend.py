@@ -18,17 +18,14 @@ from elmolib.parallel import cpu_count
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 _LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
-_FLOAT32_OPS_VARIABLE = "TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_INFERLIST_REMOVE"
-_FLOAT32_OPS = (
-    "Add,AddN,AddV2,Maximum,Minimum,Mul,RealDiv,Sigmoid,SigmoidGrad,Softmax,Sub,Square,"
-    "SquaredDifference,Tanh,TanhGrad"
-)
 # TensorFlow computes these operations in float32, even between two bfloat16 products. Without this
 # list, LSTM states are bfloat16: perplexity is a few per cent worse, and little time is saved.
+_FLOAT32_OPS_VARIABLE = "TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_INFERLIST_REMOVE"
+_FLOAT32_OPS = "Add,AddN,AddV2,Maximum,Minimum,Mul,RealDiv,Sigmoid,SigmoidGrad,Softmax,Sub,Square"
+_FLOAT32_OPS += ",SquaredDifference,Tanh,TanhGrad"
 
 
 def uses_tensorflow() -> bool:
-    """Whether TensorFlow is the Keras backend."""
     import keras
 
     return keras.backend.backend() == "tensorflow"
@@ -59,7 +56,6 @@ def show_messages() -> None:
 
 
 def is_notebook() -> bool:
-    """Whether this process is the kernel of a notebook."""
     shell = sys.modules["IPython"].get_ipython() if sys.modules.get("IPython") else None
     return hasattr(shell, "kernel")
 
@@ -68,9 +64,8 @@ def is_notebook() -> bool:
 def silence_tensorflow() -> Iterator[None]:
     """If the `with` block imports TensorFlow, suppress its startup messages on standard error.
 
-    The messages report missing GPUs, the compiler and unused CPU features, and look like errors in
-    every notebook. Real errors are Python exceptions, which are not suppressed. To see the
-    messages, set `TF_CPP_MIN_LOG_LEVEL` to 0 or 1.
+    The messages, such as those of missing GPUs, only look like errors: errors of TensorFlow are
+    Python exceptions. To see the messages, set `TF_CPP_MIN_LOG_LEVEL` to 0 or 1.
     """
     level = os.environ.get(_LOG_LEVEL)
     if level in ("0", "1") or "tensorflow" in sys.modules:
@@ -101,20 +96,17 @@ def one_thread_per_direction() -> None:
     operation between the processors, but an LSTM step is too small for that: training and embedding
     take at least 10 % longer. With more than two processors, the defaults are equally fast.
 
-    The function changes nothing if `tf.config.threading`, `TF_NUM_INTRAOP_THREADS` or
-    `TF_NUM_INTEROP_THREADS` sets the number of threads, or if TensorFlow is already running.
+    Nothing changes if the number of threads is set by `tf.config.threading` or by variables of the
+    environment, or if TensorFlow is already running.
     """
     if not uses_tensorflow() or cpu_count() != 2:
         return
     import tensorflow as tf
 
     threading = tf.config.threading
-    chosen = (
-        threading.get_intra_op_parallelism_threads(),
-        threading.get_inter_op_parallelism_threads(),
-        os.environ.get("TF_NUM_INTRAOP_THREADS"),
-        os.environ.get("TF_NUM_INTEROP_THREADS"),
-    )
+    chosen = [*map(os.environ.get, ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"))]
+    chosen += [threading.get_intra_op_parallelism_threads()]
+    chosen += [threading.get_inter_op_parallelism_threads()]
     if not any(chosen):
         with suppress(RuntimeError):  # TensorFlow is already running
             threading.set_intra_op_parallelism_threads(1)
@@ -180,11 +172,10 @@ def _may_use_xla() -> bool:
 
 @cache
 def jit(function: Callable) -> Callable:
-    """Compile a function of arrays with XLA, once for each new combination of array shapes.
+    """On TensorFlow, compile a function of arrays with XLA, once per combination of array shapes.
 
     XLA merges elementwise operations into one, which reads each array from memory only once.
-    Arguments that are not arrays become constants. On backends other than TensorFlow, the function
-    is returned unchanged.
+    Arguments that are not arrays become constants.
     """
     if not uses_tensorflow():
         return function
@@ -208,11 +199,8 @@ def has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 def bfloat16_matmul() -> Iterator[None]:
     """Use bfloat16 for the matrix products and convolutions that the `with` block compiles.
 
-    Sums, weights, LSTM states, losses and the optimizer remain in float32.
-
-    References:
-        TensorFlow: `tf.config.optimizer.set_experimental_options`. Its source file
-        `auto_mixed_precision_lists.h` describes the environment variable set here.
+    Sums, weights, LSTM states, losses and the optimizer remain in float32. TensorFlow's source file
+    `auto_mixed_precision_lists.h` describes the environment variable set here.
     """
     import tensorflow as tf
 

@@ -23,9 +23,8 @@ from elmolib.text.vocabulary import parse_words
 if TYPE_CHECKING:
     from elmolib.training.loop import Training
 
+# Names of the files in the run's folder that hold a text or a vocabulary given in memory.
 IN_MEMORY = {"text": "text.txt", "vocabulary_file": "word2idx.json"}
-"""Names of the files in the run's folder that hold a text or a vocabulary given in memory."""
-
 _PATHS = ("text", "heldout_text", "vocabulary_file", "pretrained", "run_dir", "corpus_dir")
 _NAMES = {"text": "wikipedia", "heldout_text": "wikipedia", "vocabulary_file": KEEP_VOCABULARY}
 
@@ -77,7 +76,8 @@ class ELMo(ElmoEmbedder):
         sentences: Iterable[Sentence] | None = None,
         **overrides: Any,
     ) -> None:
-        if text is not None and not _names_files(text):
+        paths = text if isinstance(text, list | tuple) else [text]
+        if text is not None and not all(isinstance(path, str | Path) for path in paths):
             if sentences is not None:
                 raise ParameterError("text and sentences cannot both be given: give one of them.")
             text, sentences = None, text
@@ -108,9 +108,7 @@ class ELMo(ElmoEmbedder):
 
     @needs_extras()
     def train(self) -> None:
-        """Prepare the text and train a model. All other methods then use this model.
-
-        An interrupted run resumes from its last checkpoint.
+        """Prepare the text, and train the model that all other methods use, or resume its run.
 
         Raises:
             ElmolibError: the text, the vocabulary or an earlier run in the same folder cannot be
@@ -121,30 +119,25 @@ class ELMo(ElmoEmbedder):
         from elmolib.live.watch import progress_callbacks, shows_dashboard
         from elmolib.training.loop import Training
 
-        if self.parameters.progress != "none":
+        p = self.parameters
+        if p.progress != "none":
             show_messages()
         for name, sentences in self._in_memory.items():
-            path = self.parameters.path(getattr(self.parameters, name))
-            _write(path, sentences, self.parameters.tokenized or True)
-        corpus = prepare_corpus(self.parameters)
-        training = Training(self.parameters, corpus)
-        metrics = DetailedMetrics.of(
-            corpus, self.parameters, show=not shows_dashboard(self.parameters)
-        )
+            _write(p.path(getattr(p, name)), sentences, p.tokenized or True)
+        corpus = prepare_corpus(p)
+        training = Training(p, corpus)
+        metrics = DetailedMetrics.of(corpus, p, show=not shows_dashboard(p))
         training.run([*progress_callbacks(training), metrics])
         self._take_over(training)
 
     def save_elmo_weights(self, path: str | Path) -> None:
         """Save the model to one file, with its options, vocabulary and tokenizer.
 
-        Args:
-            path: the file; an existing file is replaced.
+        An existing file is replaced. `elmolib.formats.weights` describes the HDF5 layout, which is
+        that of bilm-tf and AllenNLP.
 
         Raises:
             ElmolibError: there is no model yet, or the file cannot be written.
-
-        References:
-            The HDF5 layout of bilm-tf and AllenNLP; see `elmolib.formats.weights`.
         """
         stored = self._require_model()
         arrays = self._encoder.runtime.arrays()
@@ -153,11 +146,7 @@ class ELMo(ElmoEmbedder):
         write_model(path, replace(stored, arrays=arrays))
 
     def load_pretrained_elmo(self, path: str | Path) -> None:
-        """Load a stored model.
-
-        Args:
-            path: an `elmo.h5`, a folder or zip file as in `ElmoEmbedder`, or a name or URL that
-                `ElmoEmbedder.from_pretrained` accepts.
+        """Load an `elmo.h5`, or any other model that `ElmoEmbedder` accepts: a path, name or URL.
 
         Raises:
             WeightsError: the file is missing, damaged or not a model.
@@ -165,7 +154,6 @@ class ELMo(ElmoEmbedder):
         self._read(path, None)
 
     def _take_over(self, training: Training) -> None:
-        """Use the model that `training` holds in memory."""
         from elmolib.embedding.keras_runtime import KerasRuntime
         from elmolib.scoring.softmax import softmax_of
 
@@ -173,11 +161,6 @@ class ELMo(ElmoEmbedder):
         self._encoder = SentenceEncoder(KerasRuntime(training.bilm))
         self._softmax = softmax_of(training.bilm, training.corpus.vocabulary)
         self._source, self._runtime = (training.weights_path, None), ()
-
-
-def _names_files(text: object) -> bool:
-    paths = text if isinstance(text, list | tuple) else [text]
-    return all(isinstance(path, str | Path) for path in paths)
 
 
 def _first(sentences: Iterable[Sentence]) -> Sentence:
@@ -199,10 +182,9 @@ def _write(path: Path, sentences: Iterable[Sentence], tokenized: bool | str) -> 
         unfinished.open("wb") as file,
     ):
         for place, each in enumerate(sentences):
-            text = (
-                each if isinstance(each, str) else separator.join(words_in(each, place, as_words))
-            )
-            file.write(f"{text}\n".encode(errors="replace"))
+            if not isinstance(each, str):
+                each = separator.join(words_in(each, place, as_words))
+            file.write(f"{each}\n".encode(errors="replace"))
 
 
 def _from_here(name: str, value: Any) -> Any:

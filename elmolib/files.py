@@ -88,13 +88,13 @@ def write_errors(path: str | Path, error: type[ElmolibError], advice: str) -> It
 def exclusive_lock(folder: Path, lock: Path, error: type[ElmolibError]) -> Iterator[None]:
     """Hold a lock while the block runs; raise an error if another process or thread holds it.
 
-    The operating system releases the lock when the process ends, even if it was killed.
+    The operating system releases the lock when the process ends, even if it was killed. If the file
+    system does not support locks, there is only a warning.
 
     Args:
         folder: the folder or file that the lock protects. Error messages name it.
         lock: the lock file; it names the holder's process and host, and is deleted afterwards.
-        error: the class of the error that is raised if the lock is held elsewhere or the lock file
-            cannot be written. If the file system does not support locks, there is only a warning.
+        error: the class of the error if the lock is held or the lock file cannot be written.
     """
     # This import is here, because it takes as long as all imports above together.
     from filelock import FileLock, SoftFileLock, Timeout
@@ -138,11 +138,9 @@ def _holder(lock: Path) -> str:
 
 
 def require_regular_file(path: str | Path) -> None:
-    """Refuse pipes, devices and sockets, which could block a reader or never end.
+    """Raise an OSError for pipes, devices and sockets, which could block a reader or never end.
 
-    Raises:
-        OSError: the path is a pipe, device or socket, or does not exist.
-        ValueError: the path contains characters that no file name can have.
+    Like `os.stat`, raise an OSError for a missing file, and a ValueError for an impossible name.
     """
     mode = os.stat(path).st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
@@ -152,11 +150,9 @@ def require_regular_file(path: str | Path) -> None:
 def read_limited(
     path: str | Path, limit: int, error: type[ElmolibError], source: str | Path = ""
 ) -> bytes:
-    """Read a file, decompressed if its name ends in `.gz`.
+    """Read a file of at most `limit` bytes, decompressed if its name ends in `.gz`.
 
-    Raises:
-        ElmolibError: the file cannot be read, or has more than `limit` bytes after decompression.
-            Its class is `error`, and its message names `source`, by default the path.
+    If the file is larger or cannot be read, raise an `error` that names `source` (default: `path`).
     """
     source = source or path
     try:

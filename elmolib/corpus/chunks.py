@@ -46,15 +46,14 @@ class Rules(NamedTuple):
 def prepare_chunk(chunk: Chunk, side: str, rules: Rules, target: Path) -> Counts:
     """Write the distinct words of a chunk, and its sentences as indices into these words.
 
+    Some sentences of the side `TRAIN` may still be held out; see `rules`. If the bytes are not
+    UTF-8, raise a TextError.
+
     Args:
-        side: `TRAIN` or `HELDOUT`. Some sentences of `TRAIN` may still be held out; see `rules`.
         target: the path of the two files to write, without suffixes. `.words` has the distinct
             words in code-point order, one per line. `.npz` has, for each side, `<side>_counts`
             (distinct words,), `<side>_ids` (words,), `<side>_lengths` (sentences,) and, if `rules`
             asks for them, `<side>_hashes` (sentences,).
-
-    Raises:
-        TextError: the bytes are not UTF-8.
     """
     tokenizer = Tokenizer(**rules.tokenizer)
     keyed_hash = hashlib.blake2b(digest_size=8, key=(rules.seed % 2**64).to_bytes(8, "little"))
@@ -101,7 +100,7 @@ def _hash(words: list[str], keyed_hash: hashlib.blake2b) -> int:
 
 
 def write_words(path: Path, words: list[str]) -> None:
-    """Write words to a file, one per line."""
+    """Write one word per line."""
     path.write_bytes("".join(f"{word}\n" for word in words).encode())
 
 
@@ -110,10 +109,8 @@ def prepare_chunks(
 ) -> Generator[tuple[Path, Counts], None, None]:
     """Prepare (side, chunk) pairs, in helper processes if `processes` is above 1.
 
-    A new pair is read only when a process is free, so few chunks are in memory.
-
-    Yields:
-        for each chunk in order, its `target` in `folder` and the result of `prepare_chunk`.
+    Yield each chunk's `target` in `folder` and the result of `prepare_chunk`, in order. A new pair
+    is read only when a process is free, so few chunks are in memory.
     """
     # Helpers find modules in the same folders as this process, so elmolib need not be installed.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

@@ -23,7 +23,7 @@ def write_arrays(
     min_count: int,
     vocabulary_size: int | None,
 ) -> dict:
-    """Write the sentences, the lexicon and the vocabulary of a corpus to a folder.
+    """Write a corpus to a folder, and return the counts of words for its record.
 
     Args:
         targets: the `target` of each call of `prepare_chunk`, in the order of the text. More
@@ -31,9 +31,6 @@ def write_arrays(
         totals: the sums of the counts that `prepare_chunk` returned.
         vocabulary: the words of the vocabulary. If None, choose the most frequent words: at most
             `vocabulary_size`, each with a count of at least `min_count`.
-
-    Returns:
-        the counts of words for the record of the corpus.
     """
     work = targets[0].parent
     given = sorted({*SPECIAL_WORDS, *(vocabulary or ())})
@@ -122,14 +119,10 @@ def _array_file(path: Path, dtype: type, length: int) -> Iterator[Callable[[np.n
 
 
 class _MergedWords:
-    """Merge word lists, each sorted by code point, into one sorted list on disk.
+    """Merge word lists, each sorted by code point, into one sorted list in the file `path`.
 
-    Args:
-        lists: the files to merge. Each has distinct words, one per line, and is read in blocks.
-        path: the file to write, in the same form.
-
-    Attributes:
-        lengths: the number of bytes of each merged word, int64 (n_words,).
+    The lists are files of distinct words, one per line, and are read in blocks. The attribute
+    `lengths` has the number of bytes of each merged word, int64 (n_words,).
     """
 
     def __init__(self, lists: Sequence[Path], path: Path) -> None:

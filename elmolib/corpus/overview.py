@@ -9,8 +9,7 @@ from elmolib.corpus.chunks import HELDOUT, TRAIN
 from elmolib.corpus.prepared import PreparedCorpus, sentences_of
 from elmolib.text.vocabulary import SPECIAL_WORDS
 
-COUNTED_WORDS = 2**18
-"""The number of words, the most frequent ones, whose characters `character_counts` counts."""
+COUNTED_WORDS = 2**18  # how many frequent words' characters `character_counts` counts
 
 
 def corpus_table(corpus: PreparedCorpus) -> pd.DataFrame:
@@ -51,10 +50,9 @@ def left_out_table(corpus: PreparedCorpus, max_characters: int = 50) -> pd.DataF
     `max_characters` is the maximum number of bytes of a word, with a mark at each end. The columns
     are the number of parts (`how many`), the total (`of`), the `share` and the reason (`why`).
     """
-    n = corpus.record["counts"]
-    max_bytes = max_characters - 2
-    totals = (sum(n[what].values()) for what in ("lines", "empty_lines", "sentence_marks"))
-    n_lines, n_empty, n_marks = totals
+    n, max_bytes = corpus.record["counts"], max_characters - 2
+    kinds = "lines", "empty_lines", "sentence_marks"
+    n_lines, n_empty, n_marks = (sum(n[kind].values()) for kind in kinds)
     n_words, n_known = n["distinct_words"], n["vocabulary"] - len(SPECIAL_WORDS)
     n_rare, n_long = max(0, n_words - n_known), int((corpus.lexicon.lengths > max_bytes).sum())
     unknown, words, sentences = n["unknown_words"], n["words"], n["sentences"]

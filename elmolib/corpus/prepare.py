@@ -38,14 +38,10 @@ from elmolib.text.vocabulary import read_words
 
 _LOGGER = logging.getLogger(__name__)
 
+# Keys that name files. A corpus depends on the content of these files, not on their paths.
 FOUND_BY_PATH = ("text", "heldout_text", "vocabulary_file", "pretrained")
-"""Keys that name files. A corpus depends on the content of these files, not on their paths."""
-
-LEAST_COVERAGE, LOW_COVERAGE = 0.01, 0.8
-"""The shares of the training text that a vocabulary must cover and should cover."""
-
-MAX_PROCESSES = 8
-"""The maximum number of processes. Further ones would only wait for the text to be read."""
+LEAST_COVERAGE, LOW_COVERAGE = 0.01, 0.8  # what a vocabulary must and should cover of the text
+MAX_PROCESSES = 8  # further processes would only wait for the text to be read
 
 
 def prepare_corpus(
@@ -55,8 +51,7 @@ def prepare_corpus(
 
     A corpus in the folder `parameters.corpus_path` is reused if its parameters and the content of
     its text files are unchanged, even if the files were moved or no longer exist. Otherwise, a new
-    corpus is made. It replaces an old corpus in `run_dir` as soon as it is complete. For an old
-    corpus in a `corpus_dir`, an error is raised instead, because other runs may use that corpus.
+    corpus is made, which replaces an old corpus in `run_dir` as soon as it is complete.
 
     Args:
         parameters: the text, the tokenizer and the vocabulary. `heldout_fraction` and
@@ -72,13 +67,12 @@ def prepare_corpus(
             the text.
         WeightsError: the vocabulary of a pretrained model is to be used, but the model has none.
         CorpusError: the folder cannot be written, or an earlier corpus is damaged, in use by
-            another process, or different and not replaceable. A corpus is not replaceable if it was
-            used for training, is in a `corpus_dir`, or has other files in its folder.
+            another process, or different and not replaceable, because it was used for training, is
+            in a `corpus_dir`, which other runs may use, or has other files in its folder.
 
     Warns:
-        UserWarning: sentences of `heldout_text` are also in `text`, sentence marks such as `<s>`
-            were dropped, the language has no rules for sentences, or the vocabulary has less than
-            80 % of the words of the text.
+        UserWarning: sentences of `heldout_text` are also in `text`, sentence marks were dropped,
+            the language has no rules for sentences, or the vocabulary has under 80 % of the words.
 
     Example:
         >>> corpus = prepare_corpus(Parameters.from_yaml("params/tiny.yaml"))

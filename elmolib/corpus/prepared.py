@@ -20,22 +20,15 @@ from elmolib.text.vocabulary import Vocabulary
 
 FORMAT = 4
 VOCABULARY = "vocabulary.txt"
-# A table of the predictions for a sentence with this number of words fits on a screen.
-EXAMPLE_WORDS = 8
+EXAMPLE_WORDS = 8  # a table of predictions for so many words fits on a screen
 
 
 @dataclass(frozen=True)
 class Split:
-    """The training sentences or the held-out sentences of a corpus, memory-mapped.
+    """The training sentences or the held-out sentences of a corpus, memory-mapped."""
 
-    Args:
-        ids: the lexicon ids of all words in order, without `<S>` and `</S>`, uint32 (n_words,).
-        bounds: the bounds of the sentences, int64 (n_sentences + 1,). Sentence `k` is
-            `ids[bounds[k]:bounds[k + 1]]`.
-    """
-
-    ids: np.ndarray
-    bounds: np.ndarray
+    ids: np.ndarray  # lexicon ids of all words, without `<S>` and `</S>`, uint32 (n_words,)
+    bounds: np.ndarray  # sentence k is `ids[bounds[k]:bounds[k + 1]]`, int64 (n_sentences + 1,)
 
     @property
     def n_sentences(self) -> int:
@@ -56,17 +49,11 @@ class Split:
 
 @dataclass(frozen=True)
 class Lexicon:
-    """The distinct words of a corpus by id, memory-mapped.
+    """The distinct words of a corpus by id, memory-mapped."""
 
-    Args:
-        text: the bytes of all words in UTF-8, in the order of their ids, uint8.
-        offsets: the position in `text` at which each word begins, int64 (n_words + 1,).
-        counts: the number of times that each word occurs in the training text, int64 (n_words,).
-    """
-
-    text: np.ndarray
-    offsets: np.ndarray
-    counts: np.ndarray
+    text: np.ndarray  # the bytes of all words in UTF-8, in the order of their ids, uint8
+    offsets: np.ndarray  # where in `text` each word begins, int64 (n_words + 1,)
+    counts: np.ndarray  # how often each word occurs in the training text, int64 (n_words,)
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -77,16 +64,12 @@ class Lexicon:
         return np.diff(self.offsets)
 
     def words(self, ids: Sequence[int] | np.ndarray) -> list[str]:
-        """Return the words with these ids."""
         ids = np.asarray(ids, dtype=np.int64)
         spans = zip(self.offsets[ids].tolist(), self.offsets[ids + 1].tolist(), strict=True)
         return [self.text[start:end].tobytes().decode("utf-8") for start, end in spans]
 
-    def character_ids(
-        self, ids: Sequence[int] | np.ndarray, max_characters: int = 50
-    ) -> np.ndarray:
+    def character_ids(self, ids: np.ndarray, max_characters: int = 50) -> np.ndarray:
         """Return the character ids of words, given the word ids; int16 (n_ids, max_characters)."""
-        ids = np.asarray(ids, dtype=np.int64)
         starts = self.offsets[ids]
         lengths = self.offsets[ids + 1] - starts
         return character_ids_of_bytes(self.text, starts, lengths, max_characters)
@@ -104,10 +87,9 @@ class PreparedCorpus:
         tokenizer: the tokenizer that split the text.
         fingerprints: checksums of "training text", "held-out text" and "vocabulary".
         train, heldout: the two `Split`s; `heldout` is None if nothing was held out.
-        lexicon: every distinct word of both splits. The words are in three groups: `<S>`, `</S>`
-            and `<UNK>`; the other words of the vocabulary, which the softmax predicts; and the
-            remaining words, for which it predicts `<UNK>`. The last two groups are sorted by
-            falling count, words with equal counts by code point.
+        lexicon: every distinct word of both splits: `<S>`, `</S>` and `<UNK>`; then the other words
+            of the vocabulary, which the softmax predicts; then the remaining words. The last two
+            groups are sorted by falling count, words with equal counts by code point.
 
     Raises:
         CorpusError: the folder is missing or not a corpus, or one of its files is damaged.
@@ -145,7 +127,6 @@ class PreparedCorpus:
         return Vocabulary(self.lexicon.words(np.arange(self._n_vocabulary)))
 
     def __len__(self) -> int:
-        """Return the number of training sentences."""
         return self.train.n_sentences
 
     def __repr__(self) -> str:
@@ -215,7 +196,6 @@ def spread_sentences(split: Split, n_targets: int) -> Split:
 
 
 def sentences_of(split: Split, corpus: PreparedCorpus) -> list[list[str]]:
-    """Return the words of all sentences of a split."""
     words = corpus.lexicon.words(split.ids)
     return [words[start:end] for start, end in itertools.pairwise(split.bounds.tolist())]
 

@@ -21,9 +21,7 @@ from elmolib.text.lines import count_marks, split_lines, warn_of_marks
 from elmolib.text.tokenizer import Tokenizer
 
 CHUNK_BYTES = 8 << 20
-MAX_LINE_BYTES = 2**28
-"""The maximum length of a line. Preparing a line takes up to twenty times its size in memory."""
-
+MAX_LINE_BYTES = 2**28  # preparing a line takes up to twenty times its size in memory
 COMPRESSED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 FIRST_BYTES = {
     rb"\x1f\x8b": ".gz",
@@ -44,14 +42,11 @@ def find_files(
 ) -> list[Path]:
     """Find text files by paths or globs relative to `root`; "wikipedia" means gensim's excerpt.
 
-    A glob skips files that elmolib wrote (in `run_path`, other runs and prepared corpora), and
-    further links to the same file. It skips `a.txt.gz` if `a.txt` exists.
+    A glob skips files that elmolib wrote (in `run_path`, other runs and prepared corpora), further
+    links to the same file, and `a.txt.gz` if `a.txt` exists. A warning says so.
 
     Raises:
         TextError: a file is missing, or a directory.
-
-    Warns:
-        UserWarning: a glob skipped files.
     """
     files = []
     for name in [text] if isinstance(text, str | Path) else text:
@@ -94,7 +89,7 @@ def _matches(typed: Path, root: Path, run_path: Path | None) -> list[Path]:
 
 
 def identity_of(path: Path) -> tuple[int, int]:
-    """Return two numbers that identify a file; all links to the file have the same two numbers."""
+    """Return two numbers that are equal for all links to a file."""
     status = path.stat()
     return status.st_dev, status.st_ino
 

@@ -19,7 +19,7 @@ BLOCK = 2048
 def read_and_predict(
     ids: np.ndarray, lengths: np.ndarray, direction: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the words of all sentences in one direction's reading order, and their targets.
+    """Return the words to read and the words to predict, two int64 arrays (tokens + sentences,).
 
     The forward direction reads a sentence `w1 .. wn` as `<S> w1 .. wn` and predicts `w1 .. wn
     </S>`. The backward direction reads `</S> wn .. w1` and predicts `wn .. w1 <S>`.
@@ -27,10 +27,6 @@ def read_and_predict(
     Args:
         ids: the ids of the words of all sentences in order, integers (tokens,).
         lengths: the number of words in each sentence, integers (sentences,).
-        direction: `FORWARD` or `BACKWARD`.
-
-    Returns:
-        two int64 arrays (tokens + sentences,): the words to read and the words to predict.
     """
     ids, ends = ids.astype(np.int64), np.cumsum(lengths)
     starts = ends - lengths
@@ -42,15 +38,10 @@ def read_and_predict(
 
 
 class Stream:
-    """The endless stream of training text that one direction reads.
+    """The endless stream of training text that one direction, `FORWARD` or `BACKWARD`, reads.
 
-    Args:
-        split: the sentences.
-        direction: `FORWARD` or `BACKWARD`.
-        seed: the seed for the order of the sentences. Each epoch and direction has its own order.
-        n_rows: the number of rows of a batch. Each row reads at its own position, and two blocks
-            per row are cached.
-        shuffle: whether to shuffle the sentences in each epoch.
+    With `shuffle`, each epoch and direction has its own order of the sentences, given by `seed`.
+    Each of the `n_rows` rows of a batch reads at its own position; two blocks per row are cached.
     """
 
     def __init__(
@@ -95,7 +86,6 @@ class Stream:
         return np.random.default_rng([self.seed, self.direction, *names]).permutation(n)
 
     def _block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the shuffled sentences of one block."""
         first, end = self.firsts[block : block + 2]
         chosen = self.split.select(first + self._permutation(end - first, self._epoch, block))
         read, predicted = read_and_predict(chosen.ids, np.diff(chosen.bounds), self.direction)

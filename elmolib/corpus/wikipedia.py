@@ -33,11 +33,7 @@ _REPLACEMENTS = (
 
 
 def dump_path() -> Path:
-    """Find the dump in gensim's test data, without importing gensim.
-
-    Raises:
-        TextError: gensim or its test data are not installed.
-    """
+    """Find the dump in gensim's test data. Raise a TextError if gensim is not installed."""
     gensim = find_spec("gensim")
     if gensim is not None and gensim.origin is not None:
         path = Path(gensim.origin).parent / "test" / "test_data" / DUMP
@@ -57,7 +53,7 @@ def articles() -> Iterator[tuple[str, list[str]]]:
         >>> title, paragraphs[0][:36]
         ('Anarchism', 'Anarchism is a political philosophy ')
     """
-    # This import is here, because it takes a second, and only the Wikipedia text needs gensim.
+    # This import takes a second, and only the Wikipedia text needs gensim.
     from gensim.corpora.wikicorpus import extract_pages, filter_wiki
 
     logger = logging.getLogger("gensim")

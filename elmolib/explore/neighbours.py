@@ -82,14 +82,12 @@ def context_neighbours(
     n: int = 5,
     layers: str | int = "top",
 ) -> list[Nearest]:
-    """Find the nearest neighbours of each word, in its context and by word2vec.
+    """Find the `n` nearest neighbours of each word, in its context and by word2vec.
 
     Args:
-        encoder: the encoder that computes the vectors of the words in `asked`.
         asked: pairs of a word (or its position from 0) and the words of its sentence.
         lines: the sentences to search in, from `embedded_lines` with the same `layers`.
         word2vec: the result of `word2vec_or_none`.
-        n: the number of neighbours in context, and of neighbours by word2vec.
         layers: "average" of all layers, "top", or a layer number.
 
     Raises:
@@ -103,9 +101,9 @@ def context_neighbours(
     found = []
     for query, in_context in zip(queries, find_neighbours(queries, lines, n), strict=True):
         word = query.sentence[query.position]
-        similar: list[tuple[str, float]] | None = None if word2vec is None else []
-        if similar == [] and word in word2vec:
-            similar = word2vec.most_similar(word, topn=n)
+        similar: list[tuple[str, float]] | None = None
+        if word2vec is not None:
+            similar = word2vec.most_similar(word, topn=n) if word in word2vec else []
         found.append(Nearest(word, in_context, similar))
     return found
 
@@ -132,17 +130,11 @@ def embedded_lines(
 def find_neighbours(
     queries: Sequence[Query], lines: Iterable[Line], n: int, different_words: bool = False
 ) -> list[list[Neighbour]]:
-    """Find the words in context that are most similar to each query, in one pass over `lines`.
+    """Find the `n` words in context that are most similar to each query, in one pass over `lines`.
 
-    Args:
-        queries: the words whose neighbours are wanted. A word is not its own neighbour.
-        lines: the sentences to search in; repeated sentences are ignored.
-        n: the number of neighbours of each query.
-        different_words: whether to return only the most similar occurrence of each word.
-
-    Returns:
-        the neighbours of each query by falling similarity. Neighbours with equal similarity are in
-        the order of `lines`.
+    A word is not its own neighbour. Repeated sentences are ignored, and with `different_words`,
+    so are all occurrences of a word except the most similar one. Neighbours are sorted by falling
+    similarity, and in the order of `lines` if they are equally similar.
 
     References:
         Peters et al. 2018, arXiv:1802.05365, table 4.

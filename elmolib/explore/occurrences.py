@@ -60,12 +60,7 @@ def occurrences(
 ) -> Occurrences:
     """Find a word in the training text, and embed the sentences that it occurs in.
 
-    Args:
-        word: a word of the corpus's vocabulary.
-        n: the maximum number of occurrences. They are chosen evenly from the whole text.
-
-    Returns:
-        the occurrences in the order of the text.
+    If there are more than `n` occurrences, they are chosen evenly from the whole text.
 
     Raises:
         CorpusError: the word is not in the vocabulary, or does not occur in the training text.
@@ -83,14 +78,13 @@ def occurrences(
 
 
 def senses(vectors: np.ndarray, n_groups: int = 3) -> Senses:
-    """Group the vectors of one word by k-means. A group may correspond to a sense of the word.
+    """Group a word's vectors by k-means (Lloyd 1982, Least squares quantization in PCM).
+
+    A group may correspond to a sense of the word.
 
     Args:
         vectors: the vectors of one layer, float `(n_occurrences, dim)`; their lengths are ignored.
         n_groups: the maximum number of groups. There are never more groups than distinct vectors.
-
-    References:
-        Lloyd 1982, Least squares quantization in PCM.
     """
     units = unit_length(vectors)
     n_groups = min(n_groups, len(np.unique(units, axis=0)))
@@ -123,7 +117,6 @@ def self_similarity(
     """Measure in each layer how much the vectors of words depend on their sentences.
 
     Args:
-        words: words in the vocabulary of the corpus.
         n: the maximum number of occurrences of each word.
         n_random: the number of random words for the baseline, each from a different sentence.
 

@@ -16,9 +16,7 @@ def write_projector(
 ) -> tuple[Path, Path]:
     """Write the words of sentences and their vectors to two files, with one row per word.
 
-    Args:
-        folder: the folder for the two files. It is created if it does not exist.
-        lines: the words and the vectors `(n_words, dim)` of each sentence.
+    `lines` are the words and the vectors `(n_words, dim)` of each sentence.
 
     Returns:
         the paths of `vectors.tsv` and `metadata.tsv`. The first has a column per feature and no

@@ -111,12 +111,9 @@ def tagger_table(
     heldout: Sequence[TaggedSentence],
     predictions: Mapping[str, Sequence[Tags]],
 ) -> pd.DataFrame:
-    """Compute the accuracy of taggers on words that have one, several or no tags in training.
+    """Compute the accuracy of taggers on words that have one, several or no tags in `training`.
 
-    Args:
-        training: the sentences that the taggers were trained on.
-        heldout: the sentences with their true tags.
-        predictions: the tags that each tagger predicts for `heldout`, by the tagger's name.
+    `predictions` has the tags that each tagger predicts for `heldout`, by the tagger's name.
 
     Returns:
         a table of numbers from 0 to 1. Its columns are kinds of words: `all words`, `always one

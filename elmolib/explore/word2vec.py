@@ -29,21 +29,15 @@ def word2vec(
 
     Args:
         sentences: the words of each sentence; they are read several times.
-        cache: the file for the vectors, in the binary format of word2vec. It is created if it does
-            not exist.
-        dim: the number of features of a vector.
+        cache: the file for the vectors, in the binary format of word2vec.
         words_to_read: the maximum number of tokens to read in all epochs together. A longer text is
-            read once, up to this limit. A shorter text is read as often as the limit allows, at
-            most `MAX_EPOCHS` times.
+            read once, up to this limit. A shorter text is read at most `MAX_EPOCHS` times.
 
     Returns:
-        the vectors of all words that occur at least `MIN_COUNT` times, float32.
+        the vectors of all words that occur at least `MIN_COUNT` times, float32 of length `dim`.
 
     Raises:
-        CorpusError: the cache is damaged.
-
-    Warns:
-        UserWarning: the cache cannot be written.
+        CorpusError: the cache is damaged. If it cannot be written, there is only a warning.
 
     References:
         Mikolov et al. 2013, arXiv:1310.4546.

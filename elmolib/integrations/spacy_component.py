@@ -38,7 +38,6 @@ class ElmoComponent:
             Doc.set_extension("elmo", default=None)
 
     def __call__(self, doc: Doc) -> Doc:
-        """Set the vectors of one document."""
         return next(self.pipe([doc]))
 
     def pipe(self, stream: Iterable[Doc], batch_size: int = 128) -> Iterator[Doc]:
@@ -59,5 +58,4 @@ class ElmoComponent:
 
 @Language.factory("elmo", default_config={"model": "en-tiny", "layers": "average"})
 def make_component(nlp: Language, name: str, model: str, layers: str | int) -> ElmoComponent:
-    """Make the component for `nlp.add_pipe`."""
     return ElmoComponent(model, layers)

@@ -16,15 +16,11 @@ if TYPE_CHECKING:
 
 @style()
 def occurrence_maps(found: "Occurrences", senses: "Senses") -> Figure:
-    """Draw the occurrences of one word as points in a plane, one panel per layer.
+    """Draw the results of `elmolib.explore.occurrences.occurrences` and `senses`.
 
-    Close points have similar vectors. Each panel shows the first two principal components of the
-    vectors of one layer, scaled to length 1. Each group has its own colour and shape, and the
-    legend shows its most typical occurrence.
-
-    Args:
-        found: the result of `elmolib.explore.occurrences.occurrences`.
-        senses: the groups of `found` that `elmolib.explore.occurrences.senses` found.
+    Each panel shows the occurrences of the word in one layer as points, at the first two principal
+    components of their vectors, scaled to length 1. Each group has its own colour and shape, and
+    the legend shows its most typical occurrence.
     """
     maps = found.maps()
     figure = Picture(4.4 * len(maps), 4.4 + 0.3 * len(senses.examples))
@@ -57,8 +53,7 @@ def occurrence_maps(found: "Occurrences", senses: "Senses") -> Figure:
 def self_similarity(measured: "SelfSimilarity", ax: Axes | None = None) -> Figure:
     """Draw the result of `elmolib.explore.occurrences.self_similarity`, with a line per word.
 
-    References:
-        Ethayarajh 2019, arXiv:1909.00512, figure 2.
+    Compare figure 2 of Ethayarajh 2019, arXiv:1909.00512.
     """
     ax = ax or new_axes(8.0, 5.0)
     values = measured.table.to_numpy()

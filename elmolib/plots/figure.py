@@ -75,10 +75,7 @@ def png(figure: Picture) -> bytes:
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Write a figure to a file atomically.
-
-    Args:
-        path: a file name that ends in `.png` or `.svg`; an existing file is replaced.
+    """Write a figure to a `.png` or `.svg` file, which is replaced atomically.
 
     Raises:
         ElmolibError: the path has another ending, or cannot be written.
@@ -97,7 +94,6 @@ def new_axes(width: float = 7.2, height: float = 4.2) -> Axes:
 
 
 def figure_of(ax: Axes) -> Figure:
-    """Return the figure that contains these axes."""
     return ax.get_figure(root=True)
 
 

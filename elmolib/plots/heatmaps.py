@@ -17,7 +17,6 @@ MOST_ANNOTATED = 12  # with more words than this, cells are too small for number
 
 
 def layer_name(layer: int | str) -> str:
-    """Return the name of a layer for titles of pictures."""
     names = {"average": "average of all layers", "top": "top layer", 0: "layer 0: no context"}
     return names.get(layer, f"layer {layer}")
 
@@ -34,19 +33,14 @@ def heatmap(
 ) -> Figure:
     """Draw the cosine similarities of the words of a sentence, or of two sentences.
 
-    A colour means the same in every heatmap: the lightest means 1, the darkest means 0 or less.
-
-    Args:
-        words: the words of a sentence, which are the rows.
-        vectors: the vectors of `words`, float `(n_words, features)`.
-        other_words: the words of a second sentence, which are the columns; None means `words`.
-        other_vectors: the vectors of `other_words`, float `(n_other_words, features)`.
+    A colour means the same in every heatmap: the lightest means 1, the darkest means 0 or less. The
+    rows are `words`, the columns `other_words` (default: `words`). Their vectors are float
+    `(n_words, features)`.
     """
     if other_words is None or other_vectors is None:
         other_words, other_vectors = words, vectors
-    if ax is None:
-        scale = _scale(max(len(words), len(other_words)))
-        ax = new_axes(7.2 * scale, 6.4 * scale)
+    scale = _scale(max(len(words), len(other_words)))
+    ax = ax or new_axes(7.2 * scale, 6.4 * scale)
     if title:
         # Without a fixed height, Matplotlib would measure all labels again to place the title.
         write(ax.set_title("", y=1.0), title)
@@ -73,8 +67,7 @@ def heatmap(
 def layer_heatmaps(words: Sequence[str], layers: Sequence[np.ndarray]) -> Figure:
     """Draw a heatmap of each layer, side by side from layer 0 to the top layer.
 
-    Args:
-        layers: each layer's vectors, float `(n_words, features)`, as `ELMo.get_elmo` returns them.
+    `layers` are float arrays `(n_words, features)`, as `ELMo.get_elmo` returns them.
     """
     scale = _scale(len(words))
     figure = Picture(6.6 * scale * len(layers), 5.8 * scale)
@@ -90,13 +83,12 @@ def _scale(n_words: int) -> float:
 
 def label_axis(ax: Axes, words: Sequence[str], which: str) -> None:
     """Label the axis "x" or "y" with words in the largest font that fits. Skip words if needed."""
-    inches = ax.get_window_extent().size[0 if which == "x" else 1] / ax.figure.dpi
-    room = 72 * inches / len(words)
+    axis, extent = (ax.xaxis if which == "x" else ax.yaxis), ax.get_window_extent()
+    room = 72 * (extent.width if which == "x" else extent.height) / ax.figure.dpi / len(words)
     size = float(np.clip(room * 0.8, SMALLEST_FONT, LARGEST_FONT))
     places = range(0, len(words), max(1, round(SMALLEST_FONT * 1.1 / room)))
     labels = [shortened(words[place]) for place in places]
     families, _ = families_for("".join(labels))
-    axis = ax.xaxis if which == "x" else ax.yaxis
     middles = [place + 0.5 for place in places]
     axis.set_ticks(middles, [drawable(label, families) for label in labels])
     # Without fixed coordinates, Matplotlib would measure all labels to place the axis's own label.

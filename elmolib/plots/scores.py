@@ -54,12 +54,9 @@ def learning_curve(
     handles = []
     for kind, name, label, look in [*kinds, ("train_text", "mean", "training, mean", ":")]:
         column, style_of = f"{kind}_{name}", {"color": COLOURS[name], "markersize": 5}
-        ends, within = (
-            table[["epoch", column]].dropna().to_numpy().T
-            if table is not None and column in table
-            else np.empty((2, 0))
-            for table in (history, steps)
-        )
+        tables = (history, pd.DataFrame() if steps is None else steps)
+        both = (table.reindex(columns=["epoch", column]).dropna() for table in tables)
+        ends, within = (table.to_numpy().T for table in both)
         if within.size:
             handles += ax.plot(*within, look, label=label, **style_of)
             ax.plot(*ends, "o", **style_of)
@@ -87,12 +84,9 @@ def learning_curve(
 def perplexities(
     table: pd.DataFrame, unigram: float | None = None, ax: Axes | None = None
 ) -> Figure:
-    """Draw the perplexity of each direction and the mean of both, with confidence intervals.
+    """Draw the rows forward, backward and mean of `elmolib.scoring.metrics.perplexity_table`.
 
-    Args:
-        table: the rows forward, backward and mean of `elmolib.scoring.metrics.perplexity_table`,
-            with the columns `perplexity`, `low` and `high`.
-        unigram: the baseline, which is the perplexity of word frequencies alone.
+    `unigram` is the baseline, the perplexity of word frequencies alone.
     """
     ax = ax or new_axes(7.2, 2.8)
     for row, (name, values) in enumerate(table.iterrows()):
@@ -163,12 +157,8 @@ def _label_losses(ax: Axes, xlabel: str) -> Figure:
 def reliability(found: Mapping[str, "Calibration"]) -> Figure:
     """Draw the result of `elmolib.scoring.metrics.calibration`.
 
-    The predictions are put into bins by the probability of their first choice. The upper axes show
-    the share of correct choices in each bin (a reliability diagram). The lower axes show the share
-    of all predictions in each bin.
-
-    References:
-        Guo et al. 2017, arXiv:1706.04599, figure 1.
+    The upper axes are a reliability diagram, as in figure 1 of Guo et al. 2017, arXiv:1706.04599:
+    the share of correct choices per bin. The lower axes show the share of predictions per bin.
     """
     figure = Picture(6.4, 6.8)
     above, below = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [3, 1]})
@@ -193,8 +183,7 @@ def reliability(found: Mapping[str, "Calibration"]) -> Figure:
 def runs(compared: Sequence["TrainedRun"]) -> Figure:
     """Draw the result of `elmolib.scoring.runs.read_runs`: held-out perplexity by epoch and time.
 
-    The legend has the vocabulary sizes, because perplexities over different vocabularies cannot be
-    compared.
+    Only perplexities over equal vocabularies can be compared, so the legend has their sizes.
     """
     figure = Picture(11.0, 4.6)
     by_epoch, by_time = figure.subplots(1, 2, sharey=True)
@@ -221,8 +210,7 @@ def runs(compared: Sequence["TrainedRun"]) -> Figure:
 def layer_weights(weights: Iterable[float], ax: Axes | None = None) -> Figure:
     """Draw the weights of the layers in a task's mix, as in figure 2 of the ELMo paper.
 
-    Args:
-        weights: the share of each layer in the mix, from 0 to 1, the character CNN first.
+    They are shares of the mix, from 0 to 1, the character CNN first.
     """
     ax = ax or new_axes(5.0, 3.6)
     weights = np.asarray(weights)

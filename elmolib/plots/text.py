@@ -12,6 +12,7 @@ from elmolib.plots.figure import PALETTE, PLAIN_NUMBERS, figure_of, new_axes, sh
 from elmolib.plots.fonts import note_missing_fonts
 from elmolib.plots.heatmaps import label_axis
 
+# Kinds of characters and their tests. A character is of the first kind whose test it passes.
 KINDS = {
     "small letters": str.islower,
     "capital letters": str.isupper,
@@ -19,7 +20,6 @@ KINDS = {
     "other letters": str.isalpha,
     "punctuation and other signs": lambda character: True,
 }
-"""Kinds of characters and their tests. A character is of the first kind whose test it passes."""
 
 MOST_POINTS = 500  # the most points of a line over all words; more would look the same
 
@@ -37,10 +37,9 @@ def word_lengths(
     max_characters: int | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    """Draw a histogram of the lengths of words in bytes.
+    """Draw a histogram of the lengths of words in bytes of UTF-8.
 
     Args:
-        lengths: the number of bytes of each word in UTF-8.
         counts: the number of times that each word occurs; None counts each word once.
         max_characters: the maximum number of bytes of a word in the model, including a mark at each
             end. A line shows this limit; longer words are cut.
@@ -56,12 +55,10 @@ def word_lengths(
 
 @style()
 def zipf(counts: Sequence[int], ax: Axes | None = None) -> Figure:
-    """Draw the frequencies of words by rank on logarithmic axes, and Zipf's law for comparison.
+    """Draw the frequencies of words, given in any order, by rank on logarithmic axes.
 
-    `counts` has the number of times that each word occurs, in any order.
-
-    References:
-        Zipf 1949: the frequency of the word of rank r is about proportional to 1 / r.
+    For comparison, draw Zipf's law (1949): the frequency of the word of rank r is about
+    proportional to 1 / r.
     """
     ax = ax or new_axes()
     frequencies = _sorted_counts(counts)
@@ -88,9 +85,7 @@ def coverage(
 ) -> Figure:
     """Draw how large a share of the tokens the n most frequent words cover, for every n.
 
-    Args:
-        counts: how often each word occurs, in any order.
-        vocabulary_size: the number of words in the vocabulary. The picture marks this number.
+    `counts` has how often each word occurs, in any order. The picture marks `vocabulary_size`.
     """
     ax = ax or new_axes()
     frequencies = _sorted_counts(counts)
@@ -113,11 +108,9 @@ def coverage(
 
 @style()
 def characters(counts: Mapping[str, int], n: int = 60, ax: Axes | None = None) -> Figure:
-    """Draw the frequencies of the characters of a text, the most frequent first.
+    """Draw the frequencies of the `n` most frequent characters of a text.
 
-    Args:
-        counts: the number of times that each character occurs, sorted by falling count.
-        n: the maximum number of characters to draw.
+    `counts` has the number of times that each character occurs, sorted by falling count.
     """
     ax, counts = ax or new_axes(12.0, 4.2), dict(counts)  # `counts` may be a pandas Series
     total = sum(counts.values())

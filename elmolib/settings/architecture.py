@@ -7,9 +7,8 @@ from pydantic import BeforeValidator, Field
 
 from elmolib.settings.base import Settings, key
 
+# Number of character ids: 256 bytes, begin and end of a sentence and of a word, and padding.
 N_BYTE_CHARACTERS = 261
-"""Number of character ids: 256 bytes, begin and end of a sentence and of a word, and padding."""
-
 # These bounds prevent an untrusted options file from using up all memory. The largest published
 # model has 94 million parameters and an `lstm_dim` of 4,096.
 MAX_PARAMETERS, _MAX_DIM = 4_000_000_000, 65_536
@@ -93,10 +92,8 @@ class Architecture(Settings):
                 f"is more than {self.max_characters}."
             )
         if self.projection_dim > self.lstm_dim:
-            yield (
-                f"{{projection_dim}} ({self.projection_dim}) must not exceed {{lstm_dim}} "
-                f"({self.lstm_dim})."
-            )
+            sizes = self.projection_dim, self.lstm_dim
+            yield "{{projection_dim}} ({}) must not exceed {{lstm_dim}} ({}).".format(*sizes)
         if (n := self.n_parameters()) > MAX_PARAMETERS:
             yield (
                 f"these dimensions make {n:,} parameters, but at most {MAX_PARAMETERS:,} are "

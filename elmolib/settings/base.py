@@ -15,27 +15,22 @@ from elmolib.errors import ParameterError
 
 
 def key(meaning: str, default: Any = ..., may_change: bool = False, expected: str = "") -> Any:
-    """Declare one key.
+    """Declare one key and its `meaning` in a few words. A key without default is required.
 
-    Args:
-        meaning: the meaning of the key, in a few words.
-        default: the default value. A key without default is required.
-        may_change: whether the value may differ when a run resumes.
-        expected: the valid values in words, for errors. If it is empty, errors describe the type.
+    `may_change` says whether the value may differ when a run resumes. `expected` describes the
+    valid values in errors; if it is empty, errors describe the type.
     """
     extra: dict[str, Any] = {"may_change": may_change, "expected": expected}
     return Field(default, description=meaning, json_schema_extra=extra)
 
 
+# A language code, changed to the spelling of BCP 47: DE, deu and ger to de, pt_br to pt-BR.
 _CODE = Field(pattern=r"^[A-Za-z]{2,3}([-_][A-Za-z0-9]+)*$")
 _STANDARD = AfterValidator(lambda tag: import_module("langcodes").standardize_tag(tag))
 Language = Annotated[str, _CODE, _STANDARD]
-"""A language code, changed to the spelling of BCP 47: DE, deu and ger to de, pt_br to pt-BR."""
 
-Tokenized = Annotated[
-    bool | Literal["tabs"],
-    key("one sentence per line, words separated by spaces (true) or by tabs (tabs)"),
-]
+_TOKENIZED = key("one sentence per line, words separated by spaces (true) or by tabs (tabs)")
+Tokenized = Annotated[bool | Literal["tabs"], _TOKENIZED]
 
 
 class Settings(BaseModel):
@@ -79,11 +74,7 @@ class Settings(BaseModel):
 
     @classmethod
     def refuse_unknown(cls, values: Mapping[Any, Any]) -> None:
-        """Refuse unknown keys and the text "None".
-
-        Raises:
-            ParameterError: one sentence that suggests the nearest key.
-        """
+        """Raise a ParameterError for the text "None" or an unknown key; suggest the nearest key."""
         for name, value in values.items():
             if not isinstance(name, str):
                 raise ParameterError(f"the key {_repr(name)} is not text: put it in quotes.")

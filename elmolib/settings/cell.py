@@ -12,16 +12,10 @@ _NOT_PARAMETERS = {"In", "Out", "PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH"}
 def notebook_values(
     namespace: MutableMapping[str, Any], known: set[str], required: set[str]
 ) -> dict[str, Any]:
-    """Collect the parameters among a notebook's variables.
+    """Return the parameters among a notebook's `globals()`, to which one private name is added.
 
-    Args:
-        namespace: the notebook's `globals()`. This function adds one private name to it.
-        known: the names of all parameters.
-        required: the parameters without a default. If Papermill sets all of them, the values in the
-            parameters cell are ignored.
-
-    Returns:
-        the values by name. Names that the parameters cell assigns are included even if unknown.
+    Names that the parameters cell assigns are included even if they are not `known`. If Papermill
+    sets all `required` parameters, the values in the parameters cell are ignored.
     """
     cell, injected = _assigned_in_cells(namespace.get("In") or ())
     only_cells = _READ_BEFORE in namespace and (cell or injected)

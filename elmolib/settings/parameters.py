@@ -22,9 +22,8 @@ from elmolib.settings.yaml_file import read_yaml
 
 _MAX_COUNT = 2**31 - 1
 
-_PACKAGE = Path(__file__).parents[1]
-_SHIPPED = (_PACKAGE / "params", _PACKAGE.parent / "params")
-"""The folders of the parameter files of this package: in an installed wheel, in the project."""
+# The folders of the notebooks and parameter files: in an installed wheel, in the project.
+_SHIPPED = (Path(__file__).parents[1], Path(__file__).parents[2])
 
 
 def _distinct(paths: str | tuple[str, ...]) -> str | tuple[str, ...]:
@@ -173,7 +172,7 @@ class ReportSettings(RunSettings):
     def tagged_path(self) -> Path:
         """The path of `tagged_text`, or of the copy in this package if that file is missing."""
         path = self.path(self.tagged_text)
-        shipped = (folder / self.tagged_text for folder in (_PACKAGE, _PACKAGE.parent))
+        shipped = (folder / self.tagged_text for folder in _SHIPPED)
         return path if os.path.exists(path) else next(filter(os.path.exists, shipped), path)
 
 
@@ -213,7 +212,7 @@ class Parameters(ReportSettings, TrainingSettings, Architecture, TextSettings):
         path = Path(path).expanduser()
         # Path.exists would raise an error if the name is too long.
         if not os.path.exists(path):
-            named = [folder / f"{path}.yaml" for folder in _SHIPPED]
+            named = [folder / "params" / f"{path}.yaml" for folder in _SHIPPED]
             path = next(filter(os.path.exists, named), project_root() / path)
         source = f"{path} with {', '.join(overrides)}" if overrides else str(path)
         return cls.from_mapping({**read_yaml(path), **overrides}, source)
@@ -222,12 +221,8 @@ class Parameters(ReportSettings, TrainingSettings, Architecture, TextSettings):
     def from_mapping(cls, values: Mapping[str, Any], source: str = "parameters") -> Self:
         """Check values, and convert text such as `"1e-3"` and `"null"` to the type of its key.
 
-        Args:
-            values: the value of every key that differs from its default.
-            source: the beginning of error messages.
-
         Raises:
-            ParameterError: a key or value is invalid.
+            ParameterError: a key or value is invalid. The message begins with `source`.
         """
         try:
             values = cls.by_type(values)
@@ -242,8 +237,8 @@ class Parameters(ReportSettings, TrainingSettings, Architecture, TextSettings):
 
         Call this method in the first code cell after the cell tagged `parameters`. Every plain
         variable (text, number, list, ...) is a parameter, unless its name begins with an
-        underscore. An unknown name is an error. If this call runs again in the same kernel, other
-        cells have set more variables, so only the names in the latest parameters cell are checked.
+        underscore. If this call runs again in the same kernel, only the names in the latest
+        parameters cell are checked, because other cells have set more variables.
 
         If Papermill gets a complete configuration (`-f full.yaml`), keys that are not in the file
         have their defaults, not the values of the parameters cell.
@@ -287,9 +282,8 @@ class Parameters(ReportSettings, TrainingSettings, Architecture, TextSettings):
 
     def as_yaml(self) -> str:
         """Return all keys as YAML."""
-        return yaml.safe_dump(
-            self.to_json(), sort_keys=False, allow_unicode=True, default_flow_style=None
-        )
+        look: dict[str, Any] = {"sort_keys": False, "default_flow_style": None}
+        return yaml.safe_dump(self.to_json(), allow_unicode=True, **look)
 
 
 def as_paths(paths: str | tuple[str, ...] | None) -> tuple[str, ...]:
@@ -301,8 +295,8 @@ def project_root() -> Path:
     """Return the folder that relative paths in parameters start from.
 
     This is the nearest folder, from the working directory upwards, that holds both `notebooks` and
-    `params`. If there is none, it is the working directory. Papermill runs a notebook in the
-    caller's working directory; JupyterLab runs it in the folder of the notebook.
+    `params`, or else the working directory. Papermill runs a notebook in the caller's working
+    directory, JupyterLab in the folder of the notebook.
     """
     here, needed = Path.cwd(), ("notebooks", "params")
     folders = (here, *here.parents)

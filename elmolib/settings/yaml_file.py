@@ -10,8 +10,6 @@ import yaml
 from elmolib.errors import ParameterError
 from elmolib.files import read_limited
 
-MAX_BYTES = 100_000
-
 
 class _FlatLoader(yaml.SafeLoader):
     """Refuse repeated keys, tags and aliases. Aliases could expand to gigabytes."""
@@ -45,7 +43,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ParameterError: the file is missing or unreadable, is not valid YAML, repeats a key, uses
             aliases or tags, or holds something other than a mapping.
     """
-    content = read_limited(path, MAX_BYTES, ParameterError)
+    content = read_limited(path, 100_000, ParameterError)
     try:
         values = yaml.load(content.decode("utf-8-sig"), Loader=_FlatLoader)
     except UnicodeDecodeError as error:
