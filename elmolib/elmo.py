@@ -111,8 +111,7 @@ class ELMo(ElmoEmbedder):
         """Prepare the text, and train the model that all other methods use, or resume its run.
 
         Raises:
-            ElmolibError: the text, the vocabulary or an earlier run in the same folder cannot be
-                used. The message says which one, and why.
+            ElmolibError: the text, the vocabulary or an earlier run in the folder cannot be used.
         """
         from elmolib.corpus.prepare import prepare_corpus
         from elmolib.live.reports import DetailedMetrics

@@ -10,9 +10,8 @@ from contextlib import contextmanager
 class ElmolibError(ValueError):
     """Base class of all errors that elmolib raises on purpose.
 
-    Args:
-        message: one sentence. Line breaks and other unprintable characters in it are escaped,
-            because file names and words may contain them.
+    Line breaks and other unprintable characters in the message, one sentence, are escaped, because
+    file names and words may contain them.
     """
 
     def __init__(self, message: str = "") -> None:

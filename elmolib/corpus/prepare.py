@@ -147,21 +147,17 @@ def prepare_corpus(
         _write_record(unfinished, made_from, totals | words | {"heldout_in_training": n_overlap})
     warn_of_marks(totals["sentence_marks"].total(), parameters.text)
     if n_overlap:
-        warnings.warn(
-            f"{n_overlap:,} of {totals['sentences'][HELDOUT]:,} sentences of heldout_text also "
-            "occur in text, so held-out results will look better than they are.",
-            stacklevel=2,
-        )
+        overlap = f"{n_overlap:,} of {totals['sentences'][HELDOUT]:,} sentences of heldout_text"
+        effect = "so held-out results will look better than they are"
+        warnings.warn(f"{overlap} also occur in text, {effect}.", stacklevel=2)
     return PreparedCorpus(folder)
 
 
 def _find_sources(parameters: TextSettings) -> list[Source]:
     texts = {TRAIN: parameters.text, HELDOUT: parameters.heldout_text or ()}
-    sources = [
-        Source(side, path)
-        for side in SIDES
-        for path in find_files(texts[side], project_root(), parameters.run_path)
-    ]
+    folders = project_root(), parameters.run_path
+    found = ((side, find_files(texts[side], *folders)) for side in SIDES)
+    sources = [Source(side, path) for side, paths in found for path in paths]
     seen: dict[tuple[int, int], Path] = {}
     for _, path in sources:
         if (first := seen.setdefault(identity_of(path), path)) is not path:

@@ -76,10 +76,7 @@ class Lexicon:
 
 
 class PreparedCorpus:
-    """A prepared corpus on disk, whose files are checked when it is opened.
-
-    Args:
-        path: the folder that `prepare_corpus` made.
+    """A prepared corpus in the folder that `prepare_corpus` made; opening it checks its files.
 
     Attributes:
         record: the content of `corpus.json`: `made_from` (parameters and files), `made_with`

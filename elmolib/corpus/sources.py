@@ -43,10 +43,8 @@ def find_files(
     """Find text files by paths or globs relative to `root`; "wikipedia" means gensim's excerpt.
 
     A glob skips files that elmolib wrote (in `run_path`, other runs and prepared corpora), further
-    links to the same file, and `a.txt.gz` if `a.txt` exists. A warning says so.
-
-    Raises:
-        TextError: a file is missing, or a directory.
+    links to the same file, and `a.txt.gz` if `a.txt` exists. A warning says so. If a file is
+    missing or a directory, raise a TextError.
     """
     files = []
     for name in [text] if isinstance(text, str | Path) else text:
@@ -97,11 +95,7 @@ def identity_of(path: Path) -> tuple[int, int]:
 def read_sentences(
     text: str | Path | Sequence[str | Path], tokenizer: Tokenizer
 ) -> Iterator[list[str]]:
-    """Yield the words of each sentence of the text files that `find_files` finds.
-
-    Raises:
-        TextError: a file is missing, empty, unreadable, binary or not UTF-8.
-    """
+    """Yield the words of each sentence of a text, with errors as in `find_files`, `read_chunks`."""
     n_marks = 0
     for path in find_files(text):
         for chunk in read_chunks(path):

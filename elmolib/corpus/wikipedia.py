@@ -46,13 +46,7 @@ def dump_path() -> Path:
 
 
 def articles() -> Iterator[tuple[str, list[str]]]:
-    """Yield the title and the untokenized paragraphs of each of the 101 articles in the excerpt.
-
-    Example:
-        >>> title, paragraphs = next(articles())
-        >>> title, paragraphs[0][:36]
-        ('Anarchism', 'Anarchism is a political philosophy ')
-    """
+    """Yield the title and the untokenized paragraphs of each of the 101 articles in the excerpt."""
     # This import takes a second, and only the Wikipedia text needs gensim.
     from gensim.corpora.wikicorpus import extract_pages, filter_wiki
 

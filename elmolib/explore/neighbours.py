@@ -85,13 +85,11 @@ def context_neighbours(
     """Find the `n` nearest neighbours of each word, in its context and by word2vec.
 
     Args:
-        asked: pairs of a word (or its position from 0) and the words of its sentence.
+        asked: pairs of a word (or its position from 0) and the words of its sentence. If a word is
+            not in its sentence, raise a ParameterError.
         lines: the sentences to search in, from `embedded_lines` with the same `layers`.
         word2vec: the result of `word2vec_or_none`.
         layers: "average" of all layers, "top", or a layer number.
-
-    Raises:
-        ParameterError: a word is not in its sentence.
     """
     pick = layer_picker(layers, encoder.architecture.n_layers)
     sentences = [sentence for _, sentence in asked]
@@ -134,10 +132,8 @@ def find_neighbours(
 
     A word is not its own neighbour. Repeated sentences are ignored, and with `different_words`,
     so are all occurrences of a word except the most similar one. Neighbours are sorted by falling
-    similarity, and in the order of `lines` if they are equally similar.
-
-    References:
-        Peters et al. 2018, arXiv:1802.05365, table 4.
+    similarity, and in the order of `lines` if they are equally similar. Table 4 of the ELMo paper,
+    arXiv:1802.05365, has such neighbours.
     """
 
     def best(query: Query, candidates: Iterable[Neighbour]) -> list[Neighbour]:

@@ -60,10 +60,8 @@ def occurrences(
 ) -> Occurrences:
     """Find a word in the training text, and embed the sentences that it occurs in.
 
-    If there are more than `n` occurrences, they are chosen evenly from the whole text.
-
-    Raises:
-        CorpusError: the word is not in the vocabulary, or does not occur in the training text.
+    If there are more than `n` occurrences, they are chosen evenly from the whole text. If the word
+    is not in the vocabulary or the training text, raise a CorpusError.
     """
     word = corpus.tokenizer.clean_word(word)
     if word not in corpus.vocabulary or word in SPECIAL_WORDS:
@@ -116,15 +114,11 @@ def self_similarity(
 ) -> SelfSimilarity:
     """Measure in each layer how much the vectors of words depend on their sentences.
 
-    Args:
-        n: the maximum number of occurrences of each word.
-        n_random: the number of random words for the baseline, each from a different sentence.
+    This is the measure of Ethayarajh 2019, arXiv:1909.00512, sections 3.3 and 3.4, of up to `n`
+    occurrences of each word and `n_random` random words, each from a different sentence.
 
     Raises:
         CorpusError: a word is not in the vocabulary, or occurs less than twice in the text.
-
-    References:
-        Ethayarajh 2019, arXiv:1909.00512, sections 3.3 and 3.4.
     """
     generator, bounds = np.random.default_rng(0), np.asarray(corpus.train.bounds)
     n_random = min(n_random, corpus.train.n_sentences)
@@ -141,11 +135,10 @@ def self_similarity(
 
 
 def spread_words(corpus: PreparedCorpus, n: int = 8, min_count: int = 20) -> list[str]:
-    """Choose words from frequent to rare. Their ranks are evenly spaced on a logarithmic scale.
+    """Choose up to `n` words from frequent to rare, with ranks evenly spaced on a log scale.
 
-    Args:
-        n: the maximum number of words. Each chosen word is in the vocabulary and contains a letter.
-        min_count: rarer words are not chosen. If no word occurs so often, the minimum is 2.
+    They are in the vocabulary, contain a letter and occur at least `min_count` times, or at least
+    twice if no word occurs so often.
     """
     counts = np.asarray(corpus.lexicon.counts[: len(corpus.vocabulary)])
     least = min_count if (counts >= min_count).any() else 2

@@ -16,14 +16,10 @@ def write_projector(
 ) -> tuple[Path, Path]:
     """Write the words of sentences and their vectors to two files, with one row per word.
 
-    `lines` are the words and the vectors `(n_words, dim)` of each sentence.
-
-    Returns:
-        the paths of `vectors.tsv` and `metadata.tsv`. The first has a column per feature and no
-        header. The second has a header and the columns word, position (from 0) and sentence.
-
-    Raises:
-        ElmolibError: the files cannot be written.
+    `lines` are the words and the vectors `(n_words, dim)` of each sentence. Return the paths of
+    `vectors.tsv` and `metadata.tsv`. The first has a column per feature and no header. The second
+    has a header and the columns word, position (from 0) and sentence. If the files cannot be
+    written, raise an ElmolibError.
     """
     vectors_path, metadata_path = Path(folder) / VECTORS, Path(folder) / METADATA
     with (

@@ -96,10 +96,7 @@ def tag_names(sentences: Sequence[TaggedSentence]) -> list[str]:
 def commonest_tags(
     training: Sequence[TaggedSentence], sentences: Sequence[Sequence[str]]
 ) -> list[Tags]:
-    """Give each word its most frequent tag in `training`: the baseline for taggers.
-
-    A word that does not occur in `training` gets the most frequent tag of all words.
-    """
+    """Give each word its most frequent tag in `training`, or that of all words if it is new."""
     counts = _tag_counts(training)
     overall = sum(counts.values(), Counter()).most_common(1)[0][0]
     commonest = {word: tags.most_common(1)[0][0] for word, tags in counts.items()}

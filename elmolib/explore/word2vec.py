@@ -23,7 +23,7 @@ def word2vec(
     seed: int = 1,
     threads: int = 1,
 ) -> KeyedVectors:
-    """Train a word2vec skip-gram model on a text, or read it from the cache.
+    """Train a word2vec skip-gram model (Mikolov et al. 2013, arXiv:1310.4546), or read the cache.
 
     With one thread, the same text and seed give the same vectors.
 
@@ -38,9 +38,6 @@ def word2vec(
 
     Raises:
         CorpusError: the cache is damaged. If it cannot be written, there is only a warning.
-
-    References:
-        Mikolov et al. 2013, arXiv:1310.4546.
     """
     if cache is not None and cache.exists():
         try:

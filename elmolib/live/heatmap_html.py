@@ -27,10 +27,7 @@ MOST_LABELLED = 60  # with more words, only some of them have a label
 def heatmap_html(
     rows: Sequence[str], columns: Sequence[str], similarities: np.ndarray, title: str
 ) -> str:
-    """Return a heatmap as HTML that fits any width, with each cell's words and value as a tooltip.
-
-    `similarities` are cosines, float `(n_rows, n_columns)`.
-    """
+    """Return a heatmap of cosines, float `(n_rows, n_columns)`, as HTML that fits any width."""
     if not similarities.size:
         return f"{_STYLE}<p>There are no words to compare.</p>"
     values, most = np.round(similarities, 2) + 0.0, max(similarities.shape)

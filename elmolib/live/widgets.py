@@ -72,9 +72,6 @@ class SentenceBox(ipywidgets.VBox):
         sentence, other, layer: the widgets that a person changes.
         picture: the heatmap as HTML.
         save_buttons, message: a button per file format, and a line of text for messages.
-
-    Raises:
-        ElmolibError: the embedder has no model yet.
     """
 
     def __init__(

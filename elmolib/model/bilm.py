@@ -49,7 +49,7 @@ class BiLM(keras.Model):
 
     def __init__(
         self,
-        architecture: Architecture,
+        architecture: Architecture | dict,
         vocabulary_size: int | None = None,
         dropout: float = 0.0,
         timestep_dropout: float = 0.0,
@@ -61,7 +61,7 @@ class BiLM(keras.Model):
         # Thread counts can only be set before TensorFlow runs anything.
         one_thread_per_direction()
         super().__init__(**kwargs | FLOAT32)
-        self.architecture = a = architecture
+        self.architecture = a = Architecture.model_validate(architecture)
         self.vocabulary_size = vocabulary_size
         self.dropout, self.timestep_dropout, self.seed = dropout, timestep_dropout, seed
         self.drop_words = TimestepDropout(timestep_dropout, seed=seed, **FLOAT32)
@@ -162,7 +162,3 @@ class BiLM(keras.Model):
         names = ("name", "vocabulary_size", "dropout", "timestep_dropout", "seed")
         values = {name: getattr(self, name) for name in names}
         return {**values, "architecture": self.architecture.to_json()}
-
-    @classmethod
-    def from_config(cls, config: dict, custom_objects=None) -> "BiLM":
-        return cls(**config | {"architecture": Architecture(**config["architecture"])})

@@ -66,11 +66,11 @@ class CharCNN(keras.Layer):
         Peters et al. 2018, arXiv:1802.05365, section 3.4; Kim et al. 2016, arXiv:1508.06615.
     """
 
-    def __init__(self, architecture: Architecture, **kwargs) -> None:
+    def __init__(self, architecture: Architecture | dict, **kwargs) -> None:
         super().__init__(**kwargs | FLOAT32)
-        self.architecture = architecture
-        self.activation = keras.activations.get(architecture.activation)
-        self.highways = [Highway(name=f"highway_{i}") for i in range(architecture.n_highway)]
+        self.architecture = a = Architecture.model_validate(architecture)
+        self.activation = keras.activations.get(a.activation)
+        self.highways = [Highway(name=f"highway_{i}") for i in range(a.n_highway)]
 
     def build(self, input_shape: tuple[int | None, ...] | None = None) -> None:
         self.create_weights(Weights())
@@ -131,10 +131,6 @@ class CharCNN(keras.Layer):
     def get_config(self) -> dict:
         return {**super().get_config(), "architecture": self.architecture.to_json()}
 
-    @classmethod
-    def from_config(cls, config: dict) -> "CharCNN":
-        return cls(**config | {"architecture": Architecture(**config["architecture"])})
-
 
 @keras.saving.register_keras_serializable(package="elmolib")
 class TimestepDropout(keras.layers.Dropout):
@@ -150,10 +146,8 @@ class Highway(keras.Layer):
 
     The output is `gate * relu(x @ transform + transform_bias) + (1 - gate) * x` with
     `gate = sigmoid(x @ carry + carry_bias)`. The bias of the gate starts at -2, so a new layer
-    returns mostly its input. Input and output are float tensors (..., features).
-
-    References:
-        Srivastava et al. 2015, arXiv:1505.00387; bilm-tf, which calls this gate "carry".
+    returns mostly its input. Input and output are float tensors (..., features). See Srivastava et
+    al. 2015, arXiv:1505.00387. bilm-tf calls this gate "carry".
     """
 
     def __init__(self, **kwargs) -> None:

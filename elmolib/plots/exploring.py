@@ -51,10 +51,7 @@ def occurrence_maps(found: "Occurrences", senses: "Senses") -> Figure:
 
 @style()
 def self_similarity(measured: "SelfSimilarity", ax: Axes | None = None) -> Figure:
-    """Draw the result of `elmolib.explore.occurrences.self_similarity`, with a line per word.
-
-    Compare figure 2 of Ethayarajh 2019, arXiv:1909.00512.
-    """
+    """Draw `elmolib.explore.occurrences.self_similarity`, as in arXiv:1909.00512, figure 2."""
     ax = ax or new_axes(8.0, 5.0)
     values = measured.table.to_numpy()
     if not len(values):

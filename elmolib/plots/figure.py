@@ -75,11 +75,7 @@ def png(figure: Picture) -> bytes:
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Write a figure to a `.png` or `.svg` file, which is replaced atomically.
-
-    Raises:
-        ElmolibError: the path has another ending, or cannot be written.
-    """
+    """Replace a `.png` or `.svg` file atomically; raise an ElmolibError if it is not possible."""
     suffix = Path(path).suffix.lower()
     if suffix not in (".png", ".svg"):
         raise ElmolibError(f"{path} must end in .png or .svg.")

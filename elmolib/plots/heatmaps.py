@@ -65,10 +65,7 @@ def heatmap(
 
 @style()
 def layer_heatmaps(words: Sequence[str], layers: Sequence[np.ndarray]) -> Figure:
-    """Draw a heatmap of each layer, side by side from layer 0 to the top layer.
-
-    `layers` are float arrays `(n_words, features)`, as `ELMo.get_elmo` returns them.
-    """
+    """Draw a heatmap of each layer that `ELMo.get_elmo` returns, float `(n_words, features)`."""
     scale = _scale(len(words))
     figure = Picture(6.6 * scale * len(layers), 5.8 * scale)
     for number, ax in enumerate(figure.subplots(1, len(layers), squeeze=False)[0]):

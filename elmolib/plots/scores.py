@@ -45,8 +45,8 @@ def learning_curve(
         history: a table with a row per epoch, the column `epoch`, and any of the perplexities
             `heldout_forward`, `heldout_backward`, `heldout_mean` and `train_text_mean`.
         unigram: the baseline, which is the perplexity of word frequencies alone.
-        steps: a table with the same columns. Its rows are steps within epochs, scored on samples.
-            The rows of `steps` are drawn as lines, and the rows of `history` as points.
+        steps: such a table of steps within epochs, scored on samples. These are drawn as lines, and
+            the rows of `history` as points.
         epochs: the end of the axis; None means the last epoch drawn.
     """
     ax = ax or new_axes()
@@ -84,10 +84,7 @@ def learning_curve(
 def perplexities(
     table: pd.DataFrame, unigram: float | None = None, ax: Axes | None = None
 ) -> Figure:
-    """Draw the rows forward, backward and mean of `elmolib.scoring.metrics.perplexity_table`.
-
-    `unigram` is the baseline, the perplexity of word frequencies alone.
-    """
+    """Draw `elmolib.scoring.metrics.perplexity_table` without its row `unigram`, the baseline."""
     ax = ax or new_axes(7.2, 2.8)
     for row, (name, values) in enumerate(table.iterrows()):
         value, low, high = values[["perplexity", "low", "high"]]
@@ -208,10 +205,7 @@ def runs(compared: Sequence["TrainedRun"]) -> Figure:
 
 @style()
 def layer_weights(weights: Iterable[float], ax: Axes | None = None) -> Figure:
-    """Draw the weights of the layers in a task's mix, as in figure 2 of the ELMo paper.
-
-    They are shares of the mix, from 0 to 1, the character CNN first.
-    """
+    """Draw the layers' shares of a task's mix (0 to 1), as in figure 2 of the ELMo paper."""
     ax = ax or new_axes(5.0, 3.6)
     weights = np.asarray(weights)
     places = range(len(weights))

@@ -39,10 +39,8 @@ def word_lengths(
 ) -> Figure:
     """Draw a histogram of the lengths of words in bytes of UTF-8.
 
-    Args:
-        counts: the number of times that each word occurs; None counts each word once.
-        max_characters: the maximum number of bytes of a word in the model, including a mark at each
-            end. A line shows this limit; longer words are cut.
+    `counts` has how often each word occurs; None counts each word once. A line shows the limit
+    `max_characters`, which includes a mark at each end of a word; longer words are cut.
     """
     ax = ax or new_axes()
     kind = "distinct words" if counts is None else "tokens"
@@ -83,10 +81,7 @@ def zipf(counts: Sequence[int], ax: Axes | None = None) -> Figure:
 def coverage(
     counts: Sequence[int], vocabulary_size: int | None = None, ax: Axes | None = None
 ) -> Figure:
-    """Draw how large a share of the tokens the n most frequent words cover, for every n.
-
-    `counts` has how often each word occurs, in any order. The picture marks `vocabulary_size`.
-    """
+    """Draw the share of the tokens that the n most frequent words cover; mark `vocabulary_size`."""
     ax = ax or new_axes()
     frequencies = _sorted_counts(counts)
     if not len(frequencies):
@@ -108,10 +103,7 @@ def coverage(
 
 @style()
 def characters(counts: Mapping[str, int], n: int = 60, ax: Axes | None = None) -> Figure:
-    """Draw the frequencies of the `n` most frequent characters of a text.
-
-    `counts` has the number of times that each character occurs, sorted by falling count.
-    """
+    """Draw the frequencies of the first `n` characters of `counts`, which are sorted by count."""
     ax, counts = ax or new_axes(12.0, 4.2), dict(counts)  # `counts` may be a pandas Series
     total = sum(counts.values())
     if not total:

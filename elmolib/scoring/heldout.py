@@ -18,10 +18,8 @@ DIRECTIONS = {"forward": FORWARD, "backward": BACKWARD}
 def score_heldout(scorer: Scorer, corpus: PreparedCorpus, n_targets: int | None = None) -> Scores:
     """Score held-out text with the full softmax, carrying the state from sentence to sentence.
 
-    With `n_targets`, score about so many targets per direction, from evenly spread sentences.
-
-    Raises:
-        CorpusError: there is no held-out text, or the softmax and the vocabulary differ in size.
+    With `n_targets`, score about so many targets per direction, from evenly spread sentences. If
+    there is no held-out text, or the softmax has another vocabulary, raise a CorpusError.
     """
     heldout, size = require_heldout(corpus), scorer.vocabulary_size
     if size != len(corpus.vocabulary):

@@ -41,8 +41,7 @@ class Calibration(NamedTuple):
 
     `table` has a row per non-empty bin of probability. Its columns are low and high (the edges of
     the bin), confidence (the mean probability), accuracy, and predictions (their number). `error`
-    is the expected calibration error: the mean distance between confidence and accuracy over all
-    predictions.
+    is the expected calibration error: the mean distance between confidence and accuracy.
     """
 
     table: pd.DataFrame
@@ -85,9 +84,7 @@ def calibration(scores: Scores, n_bins: int = 15) -> dict[str, Calibration]:
     """Compare the probabilities of each direction's first choices with their accuracy.
 
     The `n_bins` bins of probability are equally wide. A value on an edge belongs to the lower bin.
-
-    References:
-        Guo et al. 2017, On calibration of modern neural networks, arXiv:1706.04599, section 2.
+    See Guo et al. 2017, On calibration of modern neural networks, arXiv:1706.04599, section 2.
     """
     edges, found = np.linspace(0, 1, n_bins + 1), {}
     for name, d in DIRECTIONS.items():

@@ -109,10 +109,7 @@ def scorer_and_windows(
 
 
 class Scorer:
-    """Score text with a biLM, whose weights may change between two calls.
-
-    `softmax` is used if `bilm` has no softmax.
-    """
+    """Score text with a biLM, whose weights may change; `softmax` is used if the biLM has none."""
 
     def __init__(self, bilm: BiLM, softmax: Softmax | None = None) -> None:
         self.bilm = bilm

@@ -98,12 +98,7 @@ def predict(
     """List the `top_k` most probable words at each position of some sentences (lists of words).
 
     Each sentence is read on its own, from zero state, between `<S>` and `</S>`. `encoder` and
-    `softmax` belong to one model.
-
-    Example:
-        >>> prediction, = predict(encoder, softmax, [["The", "river", "bank"]], top_k=3)
-        >>> prediction.forward.words[1]  # after "The"
-        ['<UNK>', 'first', 'same']
+    `softmax` belong to one model. `ElmoEmbedder.predict` calls this function.
     """
     encoded = encoder.encode(sentences, boundaries=True)
     return [

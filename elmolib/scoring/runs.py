@@ -50,11 +50,7 @@ def find_runs(folder: str | Path) -> list[Path]:
 
 
 def read_runs(folders: Iterable[str | Path]) -> list[TrainedRun]:
-    """Read the trained runs in some folders, for `runs_table` and `plots.runs`.
-
-    Raises:
-        WeightsError: a weight file is missing or damaged, or does not record how it was trained.
-    """
+    """Read trained runs; raise a WeightsError for a bad weight file or one without a record."""
     runs = []
     for folder in map(Path, folders):
         stored = read_model(folder / WEIGHTS)

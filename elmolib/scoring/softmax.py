@@ -40,9 +40,8 @@ class Softmax(NamedTuple):
     def compare(self, outputs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, ...]:
         """Compare each target with every word of the vocabulary. The arguments are as in `losses`.
 
-        Returns:
-            losses float32, ranks int64, best int64 and best_losses float32, each (n,); see
-            `elmolib.scoring.perplexity.Scores`.
+        Return losses float32, ranks int64, best int64 and best_losses float32, each (n,), as in
+        `elmolib.scoring.perplexity.Scores`.
         """
         target_logits = self._target_logits(outputs, targets)
         # `logits` also contains the target's logit, maybe rounded up. Do not count it as larger.
@@ -79,10 +78,7 @@ def softmax_of(bilm: "BiLM", vocabulary: Vocabulary | None = None) -> Softmax:
 
 
 def read_softmax_of(model: StoredModel, path: str | Path, options: OptionsSource | None) -> Softmax:
-    """Read the softmax of a model that was read from `path` without its softmax.
-
-    If the file has no softmax, or has changed since then, raise a WeightsError.
-    """
+    """Read the softmax of a model from its file; raise a WeightsError if the file has changed."""
     model.require_softmax("it cannot predict words")
     again = read_softmax(path, options)
     if again.stamp != model.stamp:

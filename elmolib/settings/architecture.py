@@ -28,14 +28,11 @@ Filters = Annotated[
 
 
 class Architecture(Settings):
-    """Dimensions and switches of one biLM.
+    """Dimensions and switches of one biLM; see Peters et al. 2018, arXiv:1802.05365, section 3.4.
 
     Raises:
         ParameterError: a value has the wrong type or is out of bounds, or two values contradict
             each other. The message names the key.
-
-    References:
-        Peters et al. 2018, arXiv:1802.05365, section 3.4.
     """
 
     # A word needs at least 3: one byte, and a mark at each end.

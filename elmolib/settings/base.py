@@ -36,11 +36,8 @@ Tokenized = Annotated[bool | Literal["tabs"], _TOKENIZED]
 class Settings(BaseModel):
     """A group of validated values, which cannot be changed.
 
-    A float may be given as a whole number; no other type is converted.
-
-    Args:
-        names: the names of keys in error messages, if a file does not use elmolib's names.
-        **values: the value of every key that differs from its default.
+    A float may be given as a whole number; no other type is converted. `names` are the names of
+    keys in error messages, if a file does not use elmolib's names.
 
     Raises:
         ParameterError: an unknown or missing key, a value of the wrong type or out of bounds, or

@@ -238,10 +238,9 @@ class Parameters(ReportSettings, TrainingSettings, Architecture, TextSettings):
         Call this method in the first code cell after the cell tagged `parameters`. Every plain
         variable (text, number, list, ...) is a parameter, unless its name begins with an
         underscore. If this call runs again in the same kernel, only the names in the latest
-        parameters cell are checked, because other cells have set more variables.
-
-        If Papermill gets a complete configuration (`-f full.yaml`), keys that are not in the file
-        have their defaults, not the values of the parameters cell.
+        parameters cell are checked, because other cells have set more variables. If Papermill gets
+        a complete configuration (`-f full.yaml`), keys that are not in the file have their
+        defaults, not the values of the parameters cell.
 
         Raises:
             ParameterError: a name or value is invalid.
@@ -271,11 +270,7 @@ class Parameters(ReportSettings, TrainingSettings, Architecture, TextSettings):
         return kept
 
     def to_yaml(self, path: str | Path) -> None:
-        """Write all keys to a file, which is replaced atomically; `from_yaml` reads it back.
-
-        Raises:
-            ParameterError: the file cannot be written.
-        """
+        """Write all keys to a file atomically, or raise a ParameterError. `from_yaml` reads it."""
         advice = "choose another place"
         with write_errors(path, ParameterError, advice), atomic_write(path) as unfinished:
             unfinished.write_text(self.as_yaml(), encoding="utf-8")

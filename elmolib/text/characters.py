@@ -28,14 +28,11 @@ def character_ids(words: Sequence[str], max_characters: int = 50) -> np.ndarray:
     Args:
         words: the words; `"<S>"` and `"</S>"` are the two sentence marks. Unpaired surrogates,
             which UTF-8 cannot encode, are left out.
-        max_characters: the width of the result, including a mark at each end of a word. Longer
-            words are cut, possibly inside a character of several bytes.
+        max_characters: the width of the result, including a mark at each end of a word; at least 3,
+            or else an OptionsError. Longer words are cut, possibly inside a character.
 
     Returns:
         raw ids from 0 to 260, an int16 array `(n_words, max_characters)`.
-
-    Raises:
-        OptionsError: `max_characters` is below 3 (one byte and the two marks).
 
     Example:
         >>> character_ids(["at", "<S>"], max_characters=5).tolist()
@@ -101,10 +98,8 @@ def group_by_length(
         min(round(share * len(order)), len(order) - left)
         for share, left in zip(GROUPS, reversed(range(len(GROUPS))), strict=True)
     ]
-    groups = tuple(
-        trim_columns(characters[order[first:end]], widest_filter)
-        for first, end in zip([0, *ends], ends, strict=False)
-    )
+    parts = np.split(order, ends[:-1])
+    groups = tuple(trim_columns(characters[part], widest_filter) for part in parts)
     return groups, place[:n_words]
 
 

@@ -95,12 +95,8 @@ def read_words(path: str | Path, spaces: bool = False) -> list[str]:
     header is `Word,Index`, in any case and order; a table whose first column has the words needs no
     header. In a mapping, `<EOS>` is read as `</S>`, and `<PAD>` is ignored.
 
-    Args:
-        path: a UTF-8 file; `.gz` is decompressed.
-        spaces: whether a word may hold spaces.
-
-    Returns:
-        the distinct words. Special words that the file lists keep their place.
+    The file is in UTF-8; `.gz` is decompressed. Special words that it lists keep their place.
+    `spaces` says whether a word may hold spaces.
 
     Raises:
         VocabularyError: the file cannot be read, is far too large, lists no word, lists a word or

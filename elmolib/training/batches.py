@@ -47,11 +47,7 @@ class Batch(NamedTuple):
 
 
 class Batches:
-    """All batches of a training run, by step number.
-
-    Raises:
-        TrainingError: the text is shorter than one batch.
-    """
+    """All batches of a run, by step number. If the text is too short, raise a TrainingError."""
 
     def __init__(
         self, corpus: PreparedCorpus, architecture: Architecture, settings: TrainingSettings
@@ -128,10 +124,8 @@ def sample_negatives(n: int, size: int, rng: np.random.Generator) -> tuple[np.nd
 
     The probability of an id is `log((id + 2) / (id + 1)) / log(size + 1)`. By Zipf's law, this is
     close to the frequency of the word, because ids are sorted by falling frequency. TensorFlow's
-    `log_uniform_candidate_sampler` does the same with `unique=True`.
-
-    Returns:
-        the ids, int64 (n,), in the order in which they were first drawn, and the number of draws.
+    `log_uniform_candidate_sampler` does the same with `unique=True`. Return the ids, int64 (n,), in
+    the order in which they were first drawn, and the number of draws.
     """
     draws = np.empty(0, np.int64)
     while True:

@@ -251,8 +251,7 @@ class Training:
         """Write a checkpoint, the history and the weights, each completely or not at all.
 
         Raises:
-            TrainingError: a weight is not finite, or a file cannot be written; the earlier files
-                are unchanged.
+            TrainingError: a weight is not finite, or a file cannot be written.
         """
         self._save_state()
         self._write_history()

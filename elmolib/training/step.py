@@ -20,10 +20,7 @@ class Adagrad:
     """Adagrad as bilm-tf uses it: `acc += g * g; var -= learning_rate * g / sqrt(acc)`.
 
     The attribute `learning_rate`, the step size, may be changed between steps. All accumulators
-    start with the value `initial_accumulator`.
-
-    References:
-        Duchi et al. 2011, JMLR 12:2121-2159.
+    start with the value `initial_accumulator`. See Duchi et al. 2011, JMLR 12:2121-2159.
     """
 
     def __init__(
@@ -48,10 +45,7 @@ class Adagrad:
 def clip_by_global_norm(
     gradients: Sequence[tf.Tensor], clip_norm: float
 ) -> tuple[list[tf.Tensor], tf.Tensor]:
-    """Scale all gradients by one factor so that their common norm is at most `clip_norm`.
-
-    Return the scaled gradients, and the common norm before scaling.
-    """
+    """Scale gradients to a common norm of at most `clip_norm`; also return the norm before."""
     norm = tf.sqrt(tf.add_n([2.0 * tf.nn.l2_loss(gradient) for gradient in gradients]))
     factor = clip_norm / tf.maximum(norm, clip_norm)
     return [gradient * factor for gradient in gradients], norm
@@ -92,12 +86,9 @@ class TrainingStep:
     """The compiled training step of one model, which has a softmax.
 
     As in the training of the published models (bilm-tf `training.py`), the gradients are those of
-    the mean loss of both directions, multiplied by the number of unrolled steps.
-
-    Args:
-        optimizer: the optimizer, which holds the variables to train.
-        clip_norm: the largest allowed norm of all gradients together.
-        bfloat16: whether to multiply matrices in bfloat16; see `elmolib.backend.bfloat16_matmul`.
+    the mean loss of both directions, multiplied by the number of unrolled steps. The norm of all
+    gradients together is at most `clip_norm`. `optimizer` holds the variables to train. With
+    `bfloat16`, matrices are multiplied as in `elmolib.backend.bfloat16_matmul`.
     """
 
     def __init__(
