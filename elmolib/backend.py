@@ -15,8 +15,6 @@ from traceback import walk_stack
 from elmolib.errors import ParameterError
 from elmolib.parallel import cpu_count
 
-BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
-
 _LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 # TensorFlow computes these operations in float32, even between two bfloat16 products. Without this
 # list, LSTM states are bfloat16: perplexity is a few per cent worse, and little time is saved.
@@ -119,15 +117,12 @@ def refuse_promotion() -> None:
         from tensorflow.python.framework.ops import is_auto_dtype_conversion_enabled
 
         if is_auto_dtype_conversion_enabled():
-            raise ParameterError(
-                "Keras does not work with TensorFlow's dtype_conversion_mode 'safe' or 'all': "
-                "call experimental_enable_numpy_behavior without this argument."
-            )
+            problem = "Keras does not work with TensorFlow's dtype_conversion_mode 'safe' or 'all'"
+            advice = "call experimental_enable_numpy_behavior without this argument"
+            raise ParameterError(f"{problem}: {advice}.")
 
 
-def compile_once(
-    function: Callable, signature: list[tuple[str, tuple]], xla: bool = False
-) -> Callable:
+def compile_once(function: Callable, signature: list[tuple], xla: bool = False) -> Callable:
     """If TensorFlow is the backend, compile a function once, so that it accepts arrays of any size.
 
     `signature` has the dtype and shape of each array; None is a dimension of any size. With `xla`,
@@ -149,10 +144,9 @@ def compile_once(
 
     for option, is_on in tf.config.optimizer.get_experimental_options().items():
         if is_on and option.startswith("auto_mixed_precision"):
-            raise ParameterError(
-                f"TensorFlow's option {option} would change vectors by about 1e-2: call "
-                f"tf.config.optimizer.set_experimental_options({{{option!r}: False}}) first."
-            )
+            problem = f"TensorFlow's option {option} would change vectors by about 1e-2"
+            call = f"tf.config.optimizer.set_experimental_options({{{option!r}: False}})"
+            raise ParameterError(f"{problem}: call {call} first.")
     specs = [tf.TensorSpec(shape, dtype) for dtype, shape in signature]
     xla = xla and _may_use_xla()
     return tf.function(function, input_signature=specs, autograph=False, jit_compile=xla or None)
@@ -192,7 +186,7 @@ def has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     except OSError:
         return False
     flags = next((line for line in text.splitlines() if line.startswith("flags")), "")
-    return bool(BFLOAT16_FLAGS & set(flags.split()))
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags.split())
 
 
 @contextmanager

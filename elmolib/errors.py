@@ -69,10 +69,9 @@ def needs_extras() -> Iterator[None]:
         package = str(error.name).partition(".")[0]
         if package not in _EXTRAS:
             raise
-        raise MissingPackageError(
-            f"This needs the package {package}, which is not installed: "
-            f"pip install 'elmolib[{_EXTRAS[package]}]'."
-        ) from None
+        problem = f"This needs the package {package}, which is not installed"
+        advice = f"pip install 'elmolib[{_EXTRAS[package]}]'"
+        raise MissingPackageError(f"{problem}: {advice}.") from None
 
 
 def reason(error: BaseException) -> str:

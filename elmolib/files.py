@@ -109,11 +109,9 @@ def exclusive_lock(folder: Path, lock: Path, error: type[ElmolibError]) -> Itera
     except OSError as problem:
         if problem.errno not in _NO_LOCKING:
             raise error(f"{lock} cannot be written: {problem.strerror}.") from None
-        warnings.warn(
-            f"{folder} cannot be locked, because its file system does not support locking "
-            f"({problem.strerror}): make sure that no other process works there.",
-            stacklevel=3,
-        )
+        why = f"its file system does not support locking ({problem.strerror})"
+        advice = "make sure that no other process works there"
+        warnings.warn(f"{folder} cannot be locked, because {why}: {advice}.", stacklevel=3)
     # On a system without file locks, filelock itself writes and deletes the lock file.
     is_ours = not isinstance(held, SoftFileLock)
     try:

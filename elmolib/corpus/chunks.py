@@ -147,10 +147,9 @@ def _ask(helper: subprocess.Popen, chunk: Chunk, side: str, rules: Rules, target
         helper.stdin.flush()
         counts, text_error, os_error = json.loads(helper.stdout.readline())
     except (OSError, ValueError):
-        raise TextError(
-            f"A helper process died while reading {chunk.path}, line {chunk.first_line} or later: "
-            "make sure that there is enough memory and disk space."
-        ) from None
+        place = f"{chunk.path}, line {chunk.first_line} or later"
+        advice = "make sure that there is enough memory and disk space"
+        raise TextError(f"A helper process died while reading {place}: {advice}.") from None
     if text_error:
         raise TextError(text_error)
     if os_error:

@@ -9,8 +9,6 @@ from elmolib.corpus.chunks import HELDOUT, TRAIN
 from elmolib.corpus.prepared import PreparedCorpus, sentences_of
 from elmolib.text.vocabulary import SPECIAL_WORDS
 
-COUNTED_WORDS = 2**18  # how many frequent words' characters `character_counts` counts
-
 
 def corpus_table(corpus: PreparedCorpus) -> pd.DataFrame:
     """Count lines, sentences and words of the training text and of the held-out text."""
@@ -74,7 +72,7 @@ def left_out_table(corpus: PreparedCorpus, max_characters: int = 50) -> pd.DataF
 
 def character_counts(corpus: PreparedCorpus) -> pd.Series:
     """Count the characters of the most frequent training words; sort by falling count."""
-    ids = np.arange(len(SPECIAL_WORDS), min(COUNTED_WORDS, len(corpus.lexicon)))
+    ids = np.arange(len(SPECIAL_WORDS), min(2**18, len(corpus.lexicon)))
     found: Counter[str] = Counter()
     for word, count in zip(corpus.lexicon.words(ids), corpus.lexicon.counts[ids], strict=True):
         for character in word:

@@ -37,11 +37,8 @@ from elmolib.text.tokenizer import Tokenizer
 from elmolib.text.vocabulary import read_words
 
 _LOGGER = logging.getLogger(__name__)
-
 # Keys that name files. A corpus depends on the content of these files, not on their paths.
 FOUND_BY_PATH = ("text", "heldout_text", "vocabulary_file", "pretrained")
-LEAST_COVERAGE, LOW_COVERAGE = 0.01, 0.8  # what a vocabulary must and should cover of the text
-MAX_PROCESSES = 8  # further processes would only wait for the text to be read
 
 
 def prepare_corpus(
@@ -118,7 +115,8 @@ def prepare_corpus(
                     bar.update(len(chunk.data))
 
     n_chunks = sum(source.estimated_bytes() for source in sources) // chunk_bytes
-    processes = processes or max(1, min(n_chunks, cpu_count(), MAX_PROCESSES))
+    # More than 8 processes would only wait for the text to be read.
+    processes = processes or max(1, min(n_chunks, cpu_count(), 8))
     totals, targets = dict[str, Counter](), []
     with (
         exclusive_lock(folder, folder.parent / f".{folder.name}.lock", CorpusError),
@@ -217,9 +215,7 @@ def _are_gone(made_from: dict, spelled: dict) -> bool:
     return spelled == made_from["spelled"] and not all(map(os.path.exists, paths))
 
 
-def _require_replaceable(
-    corpus: PreparedCorpus, parameters: TextSettings, changes: list[str]
-) -> None:
+def _require_replaceable(corpus: PreparedCorpus, parameters: TextSettings, changes: list) -> None:
     """Make sure that replacing a corpus does not break a run or delete other files."""
     difference = " and another ".join(changes)
     if parameters.corpus_dir is not None:
@@ -228,10 +224,9 @@ def _require_replaceable(
             "may use it: choose another corpus_dir, or delete the folder if no run uses it."
         )
     if has_checkpoints(parameters.run_path):
-        raise CorpusError(
-            f"{parameters.run_path} holds a run whose text was prepared with another {difference}: "
-            "choose another run_dir, or delete the folder to retrain."
-        )
+        problem = f"{parameters.run_path} holds a run whose text was prepared with another"
+        advice = "choose another run_dir, or delete the folder to retrain"
+        raise CorpusError(f"{problem} {difference}: {advice}.")
     for file in sorted(corpus.path.iterdir()):
         if file.name not in {*corpus.record["sha256"], RECORD}:
             fault = "is not part of the corpus in its folder, and would be deleted with it"
@@ -244,10 +239,9 @@ def _require_sentences(totals: Counts, parameters: TextSettings) -> None:
         if getattr(parameters, key) is not None and not n[side]:
             raise TextError(f"There is no sentence in {key} {getattr(parameters, key)}: add some.")
     if parameters.heldout_fraction and not n[HELDOUT]:
-        raise TextError(
-            f"heldout_fraction {parameters.heldout_fraction} holds out none of {n[TRAIN]} "
-            "sentences: raise it or give more text."
-        )
+        share = f"heldout_fraction {parameters.heldout_fraction}"
+        advice = "raise it or give more text"
+        raise TextError(f"{share} holds out none of {n[TRAIN]} sentences: {advice}.")
 
 
 def _report_coverage(counts: dict, parameters: TextSettings) -> None:
@@ -262,9 +256,9 @@ def _report_coverage(counts: dict, parameters: TextSettings) -> None:
     advice = f"make sure that the words of vocabulary_file {file} are spelt as in the text"
     if file is None:
         advice = "lower min_count, or raise vocabulary_size"
-    if covered < LEAST_COVERAGE:
+    if covered < 0.01:
         raise VocabularyError(f"{found}, so there is almost nothing to predict: {advice}.")
-    if covered < LOW_COVERAGE:
+    if covered < 0.8:
         warnings.warn(f"{found}; the rest is <UNK> to the softmax: {advice}.", stacklevel=3)
     _LOGGER.info("%s.", found)
 

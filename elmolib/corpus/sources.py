@@ -20,6 +20,8 @@ from elmolib.settings.run_folder import is_ours
 from elmolib.text.lines import count_marks, split_lines, warn_of_marks
 from elmolib.text.tokenizer import Tokenizer
 
+Texts = str | Path | Sequence[str | Path]  # one or several paths or globs
+
 CHUNK_BYTES = 8 << 20
 MAX_LINE_BYTES = 2**28  # preparing a line takes up to twenty times its size in memory
 COMPRESSED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
@@ -37,9 +39,7 @@ FIRST_BYTES = {
 """For patterns of a file's first bytes, the suffix of a readable format, or a name for errors."""
 
 
-def find_files(
-    text: str | Path | Sequence[str | Path], root: Path = Path(), run_path: Path | None = None
-) -> list[Path]:
+def find_files(text: Texts, root: Path = Path(), run_path: Path | None = None) -> list[Path]:
     """Find text files by paths or globs relative to `root`; "wikipedia" means gensim's excerpt.
 
     A glob skips files that elmolib wrote (in `run_path`, other runs and prepared corpora), further
@@ -78,11 +78,9 @@ def _matches(typed: Path, root: Path, run_path: Path | None) -> list[Path]:
         raise TextError(f"There is no file {path}: {advice}.")
     left_out = [file for file in found if file not in files.values()]
     if left_out:
-        warnings.warn(
-            f"{path} also matches {len(left_out)} files that are left out, because elmolib wrote "
-            f"them or they are other copies of a file; the first is {left_out[0]}.",
-            stacklevel=2,
-        )
+        why = "because elmolib wrote them or they are other copies of a file"
+        others = f"{len(left_out)} files that are left out, {why}; the first is {left_out[0]}"
+        warnings.warn(f"{path} also matches {others}.", stacklevel=2)
     return list(files.values())
 
 
@@ -92,9 +90,7 @@ def identity_of(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def read_sentences(
-    text: str | Path | Sequence[str | Path], tokenizer: Tokenizer
-) -> Iterator[list[str]]:
+def read_sentences(text: Texts, tokenizer: Tokenizer) -> Iterator[list[str]]:
     """Yield the words of each sentence of a text, with errors as in `find_files`, `read_chunks`."""
     n_marks = 0
     for path in find_files(text):
@@ -120,10 +116,9 @@ class Chunk(NamedTuple):
             return split_lines(self.data.decode("utf-8", errors))
         except UnicodeDecodeError as error:
             line = self.first_line + self.data.count(b"\n", 0, error.start)
-            raise TextError(
-                f"{self.path}, line {line}: byte {self.first_byte + error.start} of the text is "
-                "not valid UTF-8: convert the file, or set the parameter `errors` to 'replace'."
-            ) from None
+            place = f"{self.path}, line {line}: byte {self.first_byte + error.start} of the text"
+            advice = "convert the file, or set the parameter `errors` to 'replace'"
+            raise TextError(f"{place} is not valid UTF-8: {advice}.") from None
 
 
 def read_chunks(path: Path, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Chunk]:
@@ -169,17 +164,14 @@ def _blocks(path: Path, size: int) -> Iterator[bytes]:
                     block = _LONE_RETURN.sub(b"\n", block)
                 if (nul := block.find(b"\0")) >= 0:
                     line += block.count(b"\n", 0, nul)
-                    raise TextError(
-                        f"{path}, line {line} has a NUL byte, so the file is binary or not in "
-                        "UTF-8: convert it to UTF-8."
-                    )
+                    fault = "has a NUL byte, so the file is binary or not in UTF-8"
+                    raise TextError(f"{path}, line {line} {fault}: convert it to UTF-8.")
                 line += block.count(b"\n")
                 length = (0 if b"\n" in block else length) + len(block) - block.rfind(b"\n") - 1
                 if length > MAX_LINE_BYTES:
-                    raise TextError(
-                        f"{path}, line {line}: the line has more than {MAX_LINE_BYTES:,} bytes: "
-                        "put each paragraph on a line of its own."
-                    )
+                    fault = f"the line has more than {MAX_LINE_BYTES:,} bytes"
+                    advice = "put each paragraph on a line of its own"
+                    raise TextError(f"{path}, line {line}: {fault}: {advice}.")
                 yield block
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise TextError(f"{path} cannot be read: {reason(error)}.") from None

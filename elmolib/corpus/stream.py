@@ -44,9 +44,7 @@ class Stream:
     Each of the `n_rows` rows of a batch reads at its own position; two blocks per row are cached.
     """
 
-    def __init__(
-        self, split: Split, direction: int, seed: int, n_rows: int, shuffle: bool = True
-    ) -> None:
+    def __init__(self, split: Split, direction: int, seed: int, n_rows: int, shuffle: bool = True):
         self.split, self.direction, self.seed, self.shuffle = split, direction, seed, shuffle
         n = split.n_sentences
         self.block_size = n if n <= WHOLE_SHUFFLE else BLOCK

@@ -39,10 +39,8 @@ def dump_path() -> Path:
         path = Path(gensim.origin).parent / "test" / "test_data" / DUMP
         if path.is_file():
             return path
-    raise TextError(
-        "The text wikipedia is part of the package gensim, which is not installed: "
-        "pip install 'elmolib[notebooks]', or choose another text."
-    )
+    problem = "The text wikipedia is part of the package gensim, which is not installed"
+    raise TextError(f"{problem}: pip install 'elmolib[notebooks]', or choose another text.")
 
 
 def articles() -> Iterator[tuple[str, list[str]]]:

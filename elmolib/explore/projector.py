@@ -8,8 +8,6 @@ import numpy as np
 from elmolib.errors import ElmolibError
 from elmolib.files import atomic_write, write_errors
 
-VECTORS, METADATA = "vectors.tsv", "metadata.tsv"
-
 
 def write_projector(
     folder: str | Path, lines: Iterable[tuple[Sequence[str], np.ndarray]]
@@ -21,7 +19,7 @@ def write_projector(
     has a header and the columns word, position (from 0) and sentence. If the files cannot be
     written, raise an ElmolibError.
     """
-    vectors_path, metadata_path = Path(folder) / VECTORS, Path(folder) / METADATA
+    vectors_path, metadata_path = Path(folder) / "vectors.tsv", Path(folder) / "metadata.tsv"
     with (
         write_errors(folder, ElmolibError, "choose another folder"),
         atomic_write(vectors_path) as vectors_part,

@@ -65,9 +65,7 @@ def read_conllu(path: str | Path, clean: Callable[[str], str] = str) -> list[Tag
     return sentences
 
 
-def _tagged_word(
-    line: str, columns: list[str], where: str, is_first: bool
-) -> list[tuple[str, str]]:
+def _tagged_word(line: str, columns: list[str], where: str, first: bool) -> list[tuple[str, str]]:
     """Return the word of a line and its tag, or nothing for a contraction or an empty node."""
     cells = line.split("\t")
     named = dict(zip(columns, cells, strict=False))
@@ -77,7 +75,7 @@ def _tagged_word(
         problem = f"{len(cells)} columns instead of {len(columns)}: CoNLL-2009 is another format"
     elif not _ID.fullmatch(number):
         problem = "this is not CoNLL-U, where an ID and a tab begin the line of a word"
-    elif number == "1" and not is_first:
+    elif number == "1" and not first:
         problem = "the empty line before the first word of a sentence is missing"
     elif number.isdigit() and (not form.strip() or tag in ("", "_")):
         problem = f"the word {form!r:.60} has no UPOS tag"

@@ -11,7 +11,6 @@ with needs_extras():
     from gensim.models import KeyedVectors, Word2Vec
 
 MIN_COUNT = 2
-WORDS_TO_READ = 2**23  # the number of tokens in all epochs together; takes about half a minute
 MAX_EPOCHS = 20
 
 
@@ -19,7 +18,7 @@ def word2vec(
     sentences: Iterable[Sequence[str]],
     cache: Path | None = None,
     dim: int = 100,
-    words_to_read: int = WORDS_TO_READ,
+    words_to_read: int = 2**23,  # takes about half a minute
     seed: int = 1,
     threads: int = 1,
 ) -> KeyedVectors:

@@ -24,9 +24,7 @@ MAX_TOOLTIPS = 3600  # with more cells, each cell is too small to point at
 MOST_LABELLED = 60  # with more words, only some of them have a label
 
 
-def heatmap_html(
-    rows: Sequence[str], columns: Sequence[str], similarities: np.ndarray, title: str
-) -> str:
+def heatmap_html(rows: list[str], columns: list[str], similarities: np.ndarray, title: str) -> str:
     """Return a heatmap of cosines, float `(n_rows, n_columns)`, as HTML that fits any width."""
     if not similarities.size:
         return f"{_STYLE}<p>There are no words to compare.</p>"

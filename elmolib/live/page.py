@@ -43,9 +43,7 @@ class RunPage(ipywidgets.VBox):
     The page is empty until `fill` is called, so it can be displayed before the model exists.
     """
 
-    def fill(
-        self, model: "ModelInTraining", settings: ReportSettings, stop: Callable[[], object]
-    ) -> None:
+    def fill(self, model: "ModelInTraining", settings: ReportSettings, stop: Callable) -> None:
         """Make and show the widgets `stop`, `status`, `advice`, `bar`, `curve` and `box`.
 
         The heatmap shows `model`, and `settings` have its first sentence and the run's folder. The

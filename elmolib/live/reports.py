@@ -44,7 +44,6 @@ class DetailedMetrics(keras.callbacks.Callback):
     held-out text there is only the heatmap. The same weights give the same files.
 
     Args:
-        sentence: the sentence of the heatmap and the neighbours.
         metrics_every, pictures_every: the number of epochs between two reports.
         n_targets: the approximate number of held-out targets per direction that are scored, from
             sentences spread evenly over the text. It limits the time for a report.

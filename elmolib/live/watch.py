@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def progress_callbacks(training: "Training") -> "list[keras.callbacks.Callback]":
     """Return the Keras callbacks that write the log and show it according to the key `progress`."""
-    from elmolib.live.run_log import RunLog
+    from elmolib.live.run_log import EpochLine, RunLog
 
     log = RunLog(training)
     if training.parameters.progress == "none":
@@ -26,8 +26,6 @@ def progress_callbacks(training: "Training") -> "list[keras.callbacks.Callback]"
         from elmolib.live.dashboard import Dashboard
 
         return [log, Dashboard(log)]
-    from elmolib.live.run_log import EpochLine
-
     return [log, EpochLine(log)]
 
 

@@ -28,9 +28,7 @@ class LatestOnly:
     stop early. If `work` raises an exception, `show_error` gets its message.
     """
 
-    def __init__(
-        self, work: Callable[[Callable[[], bool]], Any], show_error: Callable[[str], Any]
-    ) -> None:
+    def __init__(self, work: Callable, show_error: Callable[[str], Any]) -> None:
         self._work, self._show_error = work, show_error
         self._latest = object()
         self._thread = ThreadPoolExecutor(max_workers=1)
@@ -83,17 +81,14 @@ class SentenceBox(ipywidgets.VBox):
         folder: str | Path = ".",
     ) -> None:
         self.embedder, self.folder = embedder, Path(folder)
-        layout = {"width": "auto", "max_width": "720px"}
-        look = {"rows": 1, "layout": layout}
+        look = {"rows": 1, "layout": {"width": "auto", "max_width": "720px"}}
         self.sentence = ipywidgets.Textarea(sentence, placeholder="Type a sentence", **look)
         hint = "A second sentence to compare with (optional)"
         self.other = ipywidgets.Textarea(other, placeholder=hint, **look)
-        numbers = range(embedder.n_layers + 1)
-        self.layer = ipywidgets.ToggleButtons(
-            options=[*((f"layer {n}", n) for n in numbers), ("average", "average")],
-            value=embedder.n_layers if layer is None else layer,
-            style={"button_width": "auto"},
-        )
+        top = embedder.n_layers
+        options = [*((f"layer {n}", n) for n in range(top + 1)), ("average", "average")]
+        self.layer = ipywidgets.ToggleButtons(options=options, style={"button_width": "auto"})
+        self.layer.value = top if layer is None else layer
         self.picture = ipywidgets.HTML(layout={"max_width": "720px"})
         self.message = ipywidgets.HTML(layout={"min_height": "28px"})
         for part in ("sentence", "other", "layer", "message", "picture"):

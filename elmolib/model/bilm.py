@@ -151,9 +151,7 @@ class BiLM(keras.Model):
         }
 
     @classmethod
-    def from_arrays(
-        cls, architecture: Architecture, arrays: Mapping[str, np.ndarray], **kwargs
-    ) -> "BiLM":
+    def from_arrays(cls, architecture: Architecture, arrays: Mapping[str, np.ndarray], **kwargs):
         """Create a model from the result of `arrays`, with a softmax if the result contains one."""
         size = len(arrays[SOFTMAX[0]]) if SOFTMAX[0] in arrays else None
         return cls(architecture, size, values=dict(arrays), **kwargs)

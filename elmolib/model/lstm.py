@@ -8,8 +8,6 @@ from keras import ops
 from elmolib.backend import jit, uses_tensorflow
 from elmolib.model.layers import FLOAT32, Weights
 
-LONGEST_UNROLLED = 128  # Up to this length, an unrolled loop is faster in training.
-
 
 @keras.saving.register_keras_serializable(package="elmolib")
 class ProjectedLSTM(keras.Layer):
@@ -66,9 +64,10 @@ class ProjectedLSTM(keras.Layer):
         self.built = True
 
     def call(self, x, c, h, lengths=None):
-        # Keras allows a custom gradient for a function with several outputs only on TensorFlow.
+        # Keras allows a custom gradient for a function with several outputs only on TensorFlow. Up
+        # to a length of 128, an unrolled loop is faster in training.
         may_unroll = lengths is None and uses_tensorflow()
-        if may_unroll and x.shape[0] is not None and x.shape[0] <= LONGEST_UNROLLED:
+        if may_unroll and x.shape[0] is not None and x.shape[0] <= 128:
             weights = [weight.value for weight in self.weights]
             return unrolled(x, c, h, weights, self.cell_clip, self.proj_clip)
         from_inputs = self._from_inputs(ops.reshape(x, (-1, self.features)))

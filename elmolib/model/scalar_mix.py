@@ -39,9 +39,7 @@ class ScalarMix(keras.Layer):
         `Elmo` includes both marks: to reproduce its results, give layers that contain both.
     """
 
-    def __init__(
-        self, n_layers: int, do_layer_norm: bool = False, l2: float = 0.0, **kwargs
-    ) -> None:
+    def __init__(self, n_layers: int, do_layer_norm: bool = False, l2: float = 0.0, **kwargs):
         super().__init__(**kwargs)
         if n_layers < 1:
             raise ValueError(f"n_layers is {n_layers}; there must be at least one layer to mix.")

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 
 DRAWS = 1000
-_NUMBERS_AT_ONCE = 2**22
 
 
 class Interval(NamedTuple):
@@ -53,7 +52,7 @@ def bootstrap(
     if n == 0:
         return Interval(np.nan, np.nan, np.nan, 0)
     generator = np.random.default_rng(seed)
-    at_once = max(1, _NUMBERS_AT_ONCE // examples.size)
+    at_once = max(1, 2**22 // examples.size)  # limits memory
     sizes = (min(at_once, DRAWS - first) for first in range(0, DRAWS, at_once))
     found = [statistic(examples[generator.integers(n, size=(size, n))]) for size in sizes]
     low, high = np.quantile(np.concatenate(found), [0.025, 0.975])

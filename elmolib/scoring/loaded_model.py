@@ -97,10 +97,9 @@ class LoadedModel:
         if expected is not None:
             self._read(*self._source, *self._runtime)
             if model_fingerprint(self._encoder.runtime) != expected:
-                raise WeightsError(
-                    f"{self._source[0]} is not the model that was pickled: restore the old file, "
-                    "or create the object again."
-                )
+                problem = f"{self._source[0]} is not the model that was pickled"
+                advice = "restore the old file, or create the object again"
+                raise WeightsError(f"{problem}: {advice}.")
 
     def _read(self, path: str | Path, options: OptionsSource | None, *runtime: Any) -> None:
         self._load(read_model(path, options, softmax=self._reads_softmax), *runtime)

@@ -189,10 +189,9 @@ def _sentence_targets(scores: Scores, corpus: PreparedCorpus) -> np.ndarray:
     targets = np.diff(require_heldout(corpus).bounds) + 1
     n_scores, n_targets = scores.losses.shape[1], targets.sum()
     if n_targets != n_scores:
-        raise CorpusError(
-            f"There are scores of {n_scores:,} predictions per direction, but the held-out text "
-            f"of {corpus.path} has {n_targets:,}: score the whole text."
-        )
+        found = f"There are scores of {n_scores:,} predictions per direction"
+        text = f"the held-out text of {corpus.path} has {n_targets:,}"
+        raise CorpusError(f"{found}, but {text}: score the whole text.")
     return targets
 
 

@@ -12,7 +12,7 @@ from keras import ops
 
 from elmolib.backend import compile_once
 from elmolib.corpus.prepared import PreparedCorpus, Split, sentences_of
-from elmolib.corpus.sources import read_sentences
+from elmolib.corpus.sources import Texts, read_sentences
 from elmolib.errors import TextError
 from elmolib.formats.names import SOFTMAX
 from elmolib.formats.readers import read_model
@@ -69,9 +69,7 @@ class Perplexity:
         )
 
 
-def perplexity(
-    model: str | Path, text: str | Path | Sequence[str | Path], options: str | Path | None = None
-) -> Perplexity:
+def perplexity(model: str | Path, text: Texts, options: str | Path | None = None) -> Perplexity:
     """Score a text file with a stored model.
 
     The text is split into words in the same way as the model's training text. The LSTM state is
@@ -92,7 +90,7 @@ def perplexity(
 
 
 def scorer_and_windows(
-    model: str | Path, text: str | Path | Sequence[str | Path], options: str | Path | None = None
+    model: str | Path, text: Texts, options: str | Path | None = None
 ) -> tuple["Scorer", Iterator[Window]]:
     """Return a scorer and the windows that it scores; the arguments are those of `perplexity`."""
     stored = read_model(model, options=options)

@@ -57,10 +57,8 @@ def read_runs(folders: Iterable[str | Path]) -> list[TrainedRun]:
         record = stored.training_record or {}
         parameters = record.get("parameters")
         if not isinstance(parameters, dict) or stored.vocabulary is None:
-            raise WeightsError(
-                f"{folder / WEIGHTS} does not record how it was trained: leave its folder out of "
-                "the comparison."
-            )
+            problem = f"{folder / WEIGHTS} does not record how it was trained"
+            raise WeightsError(f"{problem}: leave its folder out of the comparison.")
         n_weights = sum(array.size for array in stored.arrays.values())
         # Add a checksum, because different texts may have the same file name.
         texts = hashlib.sha256(json.dumps(record.get("texts")).encode()).hexdigest()[:8]

@@ -27,7 +27,8 @@ def key(meaning: str, default: Any = ..., may_change: bool = False, expected: st
 # A language code, changed to the spelling of BCP 47: DE, deu and ger to de, pt_br to pt-BR.
 _CODE = Field(pattern=r"^[A-Za-z]{2,3}([-_][A-Za-z0-9]+)*$")
 _STANDARD = AfterValidator(lambda tag: import_module("langcodes").standardize_tag(tag))
-Language = Annotated[str, _CODE, _STANDARD]
+_MEANING = "language code for splitting sentences and words"
+Language = Annotated[str, _CODE, _STANDARD, key(_MEANING, expected="a language code such as en")]
 
 _TOKENIZED = key("one sentence per line, words separated by spaces (true) or by tabs (tabs)")
 Tokenized = Annotated[bool | Literal["tabs"], _TOKENIZED]
@@ -94,9 +95,7 @@ class Settings(BaseModel):
         return {**values} | {n: _from_text(_types(schemas[n]), text) for n, text in texts.items()}
 
     @classmethod
-    def _sentence(
-        cls, error: ValidationError, values: Mapping[str, Any], called: Mapping[str, str]
-    ) -> str:
+    def _sentence(cls, error: ValidationError, values: dict, called: dict[str, str]) -> str:
         first = error.errors(include_url=False)[0]
         name = str(first["loc"][0])
         if first["type"] == "missing":

@@ -1,7 +1,7 @@
 """Read the notebook cell that is tagged `parameters`."""
 
 import ast
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 _READ_BEFORE = "_elmolib_parameters_read"
@@ -9,9 +9,7 @@ _PLAIN = str | int | float | list | dict | tuple | None
 _NOT_PARAMETERS = {"In", "Out", "PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH"}
 
 
-def notebook_values(
-    namespace: MutableMapping[str, Any], known: set[str], required: set[str]
-) -> dict[str, Any]:
+def notebook_values(namespace: dict, known: set[str], required: set[str]) -> dict[str, Any]:
     """Return the parameters among a notebook's `globals()`, to which one private name is added.
 
     Names that the parameters cell assigns are included even if they are not `known`. If Papermill

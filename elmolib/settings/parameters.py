@@ -5,7 +5,7 @@ values.
 """
 
 import os
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, Self
 
@@ -37,11 +37,8 @@ Seed = Annotated[int, Field(ge=0, le=_MAX_COUNT)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Name = Annotated[str, Field(pattern=r"^[^\x00]+$")]
-Paths = Annotated[
-    Name | Annotated[tuple[Name, ...], Field(min_length=1)],
-    BeforeValidator(as_tuples),
-    AfterValidator(_distinct),
-]
+Several = Annotated[tuple[Name, ...], Field(min_length=1)]
+Paths = Annotated[Name | Several, BeforeValidator(as_tuples), AfterValidator(_distinct)]
 
 
 class RunSettings(Settings):
@@ -84,11 +81,7 @@ class TextSettings(RunSettings):
     heldout_seed: Seed = key("seed that chooses the held-out sentences", 1)
     corpus_dir: Name | None = key("folder of the prepared corpus; null for run_dir", None, True)
     tokenized: Tokenized = False
-    language: Language = key(
-        "language code for splitting sentences and words",
-        "en",
-        expected="a language code such as en",
-    )
+    language: Language = "en"
     strip_html: bool = key("remove HTML tags", False)
     unicode_form: Literal["NFC", "NFKC"] | None = key("Unicode normal form, or null", "NFC")
     romanian_commas: bool = key("turn Romanian cedillas into commas below", False)
@@ -232,7 +225,7 @@ class Parameters(ReportSettings, TrainingSettings, Architecture, TextSettings):
             raise ParameterError(f"{source}: {error}") from None
 
     @classmethod
-    def from_notebook(cls, namespace: MutableMapping[str, Any]) -> Self:
+    def from_notebook(cls, namespace: dict[str, Any]) -> Self:
         """Read the parameters from a notebook's `globals()`, to which one private name is added.
 
         Call this method in the first code cell after the cell tagged `parameters`. Every plain

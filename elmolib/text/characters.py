@@ -57,10 +57,8 @@ def character_ids_of_bytes(
     and the number of bytes of each word, int64 `(n_words,)`.
     """
     if max_characters < 3:
-        raise OptionsError(
-            f"max_characters is {max_characters}, but a word needs at least 3: a mark at each "
-            "end and one character."
-        )
+        problem = f"max_characters is {max_characters}, but a word needs at least 3"
+        raise OptionsError(f"{problem}: a mark at each end and one character.")
     kept = np.minimum(lengths, max_characters - 2)
     rows = np.repeat(np.arange(len(kept)), kept)
     columns = np.arange(len(rows)) - np.repeat(np.cumsum(kept) - kept, kept)

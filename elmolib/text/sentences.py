@@ -43,11 +43,9 @@ def rules_for(language: str) -> str:
     for code in (language, langcodes.standardize_tag(language, macro=True)):
         if (name := langcodes.get(code).language) in _abbreviations():
             return name
-    warnings.warn(
-        f"There are no rules for sentences in the language {language!r}, so elmolib uses the rules "
-        "of Unicode for all languages.",
-        stacklevel=2,
-    )
+    problem = f"There are no rules for sentences in the language {language!r}"
+    effect = "so elmolib uses the rules of Unicode for all languages"
+    warnings.warn(f"{problem}, {effect}.", stacklevel=2)
     return "*"
 
 

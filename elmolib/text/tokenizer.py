@@ -56,7 +56,7 @@ class Tokenizer(Settings):
     """
 
     tokenized: Tokenized = False
-    language: Language = key("language code", "en", expected="a language code such as en")
+    language: Language = "en"
     strip_html: bool = key("remove HTML tags", False)
     unicode_form: Literal["NFC", "NFKC"] | None = key("Unicode normal form, or null", "NFC")
     romanian_commas: bool = key("turn Romanian cedillas into commas below", False)

@@ -27,13 +27,7 @@ _SEPARATOR = re.compile(r"[\t\r\n\v\f\0]")
 
 
 class Vocabulary:
-    """Distinct words with their ids: `<S>`, `</S>`, `<UNK>`, then the others in the given order.
-
-    Example:
-        >>> vocabulary = Vocabulary(["the", "river"])
-        >>> vocabulary["river"], vocabulary["bank"], len(vocabulary)
-        (4, 2, 5)
-    """
+    """Distinct words with their ids: `<S>`, `</S>`, `<UNK>`, then the others in the given order."""
 
     def __init__(self, words: Iterable[str]):
         others = (word for word in words if word not in SPECIAL_WORDS)
@@ -80,7 +74,7 @@ class Vocabulary:
         text = "".join(f"{word}\n" for word in self.words)
         lines = text.count("\n")
         if "" in self or lines > len(self) or _SEPARATOR.search(text.replace("\n", "")):
-            _require_distinct_words(enumerate(self.words, start=1), source, spaces=True)
+            _distinct_words(enumerate(self.words, start=1), source, spaces=True)
         try:
             return text.encode()
         except UnicodeEncodeError as error:
@@ -122,7 +116,7 @@ def parse_words(text: bytes, source: str, spaces: bool = False) -> list[str]:
 def _parse_list(text: str, source: str, spaces: bool) -> list[str]:
     lines = text.split("\n") if text else []
     entries = ((number, line.removesuffix("\r")) for number, line in enumerate(lines, start=1))
-    return _require_distinct_words(entries, source, spaces)
+    return _distinct_words(entries, source, spaces)
 
 
 def _decode(text: bytes, source: str) -> str:
@@ -140,9 +134,7 @@ def _mistake(source: str, line: int, problem: str) -> VocabularyError:
     return VocabularyError(f"{source}, line {line}: {problem}.")
 
 
-def _require_distinct_words(
-    entries: Iterable[tuple[int, str]], source: str, spaces: bool
-) -> list[str]:
+def _distinct_words(entries: Iterable[tuple[int, str]], source: str, spaces: bool) -> list[str]:
     """Return the words of (line number, word) pairs; refuse malformed and repeated words."""
     lines: dict[str, int] = {}
     for line, word in entries:
@@ -220,4 +212,4 @@ def _words_by_index(pairs: Iterable[tuple[int, str, str]], source: str, spaces: 
             raise _mistake(source, line, problem)
         entries.append((index, line, _ALIASES.get(word, word)))
     in_order = ((line, word) for _, line, word in sorted(entries))
-    return [word for word in _require_distinct_words(in_order, source, spaces) if word != _IGNORED]
+    return [word for word in _distinct_words(in_order, source, spaces) if word != _IGNORED]

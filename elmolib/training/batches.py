@@ -62,11 +62,10 @@ class Batches:
         ]
         self.n_targets = self.streams[FORWARD].length
         if self.n_targets < rows * time:
-            raise TrainingError(
-                f"The training text has {self.n_targets} words and sentence ends, fewer than one "
-                f"batch needs, batch_size {rows} times unroll_steps {time}: add text, or lower "
-                "batch_size or unroll_steps."
-            )
+            found = f"The training text has {self.n_targets} words and sentence ends"
+            needed = f"batch needs, batch_size {rows} times unroll_steps {time}"
+            advice = "add text, or lower batch_size or unroll_steps"
+            raise TrainingError(f"{found}, fewer than one {needed}: {advice}.")
         if (self.n_negatives or 0) >= size:
             message = "The vocabulary has only %s words, so all are used instead of %s n_negatives."
             _LOGGER.warning(message, f"{size:,}", f"{self.n_negatives:,}")

@@ -99,10 +99,9 @@ class Checkpoints:
                 warnings.warn(f"{'; '.join(damaged)}; resuming from {path.name}.", stacklevel=4)
             return checkpoint
         if damaged:
-            raise TrainingError(
-                f"{damaged[0]}, and there is no other checkpoint to resume from: delete the folder "
-                f"{self.folder} to train from the beginning."
-            )
+            problem = f"{damaged[0]}, and there is no other checkpoint to resume from"
+            advice = f"delete the folder {self.folder} to train from the beginning"
+            raise TrainingError(f"{problem}: {advice}.")
         return None
 
 

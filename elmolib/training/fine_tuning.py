@@ -35,10 +35,8 @@ def load_pretrained(bilm: BiLM, vocabulary: Vocabulary, path: Path) -> Transfer:
     theirs, ours = stored.architecture.to_json(), bilm.architecture.to_json()
     changes = [f"{key} to {json.dumps(theirs[key])}" for key in ours if ours[key] != theirs[key]]
     if changes:
-        raise ParameterError(
-            f"{stored.source} has another architecture than the parameters: set "
-            f"{', '.join(changes)}."
-        )
+        problem = f"{stored.source} has another architecture than the parameters"
+        raise ParameterError(f"{problem}: set {', '.join(changes)}.")
     variables = bilm.weights_by_name()
     for name, variable in variables.items():
         if name not in SOFTMAX:

@@ -165,10 +165,9 @@ class Training:
         """Pass the logs of the epochs trained so far to `EarlyStopping` callbacks."""
         for callback in (each for each in callbacks if isinstance(each, EarlyStopping)):
             if callback.restore_best_weights:
-                raise TrainingError(
-                    "EarlyStopping cannot use restore_best_weights here, because checkpoints hold "
-                    "the latest weights: set it to False."
-                )
+                problem = "EarlyStopping cannot use restore_best_weights here"
+                reason = "because checkpoints hold the latest weights"
+                raise TrainingError(f"{problem}, {reason}: set it to False.")
             for line in self.history:
                 callback.on_epoch_end(_epoch_index(line), dict(line))
 
@@ -283,10 +282,9 @@ class Training:
         arrays, metadata, _ = self.checkpoints.read_latest()
         wanted = self._identity()
         if changed := [key for key in wanted if wanted[key] != metadata.identity.get(key)]:
-            raise TrainingError(
-                f"{self.folder} holds a run that differs in {', '.join(changed)}: choose another "
-                "run_dir, or delete the folder to retrain."
-            )
+            problem = f"{self.folder} holds a run that differs in {', '.join(changed)}"
+            advice = "choose another run_dir, or delete the folder to retrain"
+            raise TrainingError(f"{problem}: {advice}.")
         for name, variable in self.bilm.weights_by_name().items():
             variable.assign(arrays[f"weights/{name}"])
             self.optimizer.accumulators[name].assign(arrays[f"accumulators/{name}"])

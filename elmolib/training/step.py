@@ -42,9 +42,7 @@ class Adagrad:
         update(var=var, accum=accum, lr=self.learning_rate, epsilon=0.0, grad=gradient, **which)
 
 
-def clip_by_global_norm(
-    gradients: Sequence[tf.Tensor], clip_norm: float
-) -> tuple[list[tf.Tensor], tf.Tensor]:
+def clip_by_global_norm(gradients: Sequence[tf.Tensor], clip_norm: float):
     """Scale gradients to a common norm of at most `clip_norm`; also return the norm before."""
     norm = tf.sqrt(tf.add_n([2.0 * tf.nn.l2_loss(gradient) for gradient in gradients]))
     factor = clip_norm / tf.maximum(norm, clip_norm)
@@ -91,9 +89,7 @@ class TrainingStep:
     `bfloat16`, matrices are multiplied as in `elmolib.backend.bfloat16_matmul`.
     """
 
-    def __init__(
-        self, bilm: BiLM, optimizer: Adagrad, clip_norm: float, bfloat16: bool = False
-    ) -> None:
+    def __init__(self, bilm: BiLM, optimizer: Adagrad, clip_norm: float, bfloat16: bool = False):
         self.bilm, self.optimizer, self.clip_norm = bilm, optimizer, clip_norm
         self._matmul = bfloat16_matmul if bfloat16 else nullcontext
         self._compiled: Callable | None = None
