@@ -186,7 +186,7 @@ def has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     except OSError:
         return False
     flags = next((line for line in text.splitlines() if line.startswith("flags")), "")
-    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags.split())
+    return bool({"avx512_bf16", "amx_bf16"} & set(flags.split()))
 
 
 @contextmanager

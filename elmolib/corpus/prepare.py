@@ -219,10 +219,9 @@ def _require_replaceable(corpus: PreparedCorpus, parameters: TextSettings, chang
     """Make sure that replacing a corpus does not break a run or delete other files."""
     difference = " and another ".join(changes)
     if parameters.corpus_dir is not None:
-        raise CorpusError(
-            f"{corpus.path} holds a corpus that was prepared with another {difference}, and runs "
-            "may use it: choose another corpus_dir, or delete the folder if no run uses it."
-        )
+        problem = f"{corpus.path} holds a corpus that was prepared with another {difference}"
+        advice = "choose another corpus_dir, or delete the folder if no run uses it"
+        raise CorpusError(f"{problem}, and runs may use it: {advice}.")
     if has_checkpoints(parameters.run_path):
         problem = f"{parameters.run_path} holds a run whose text was prepared with another"
         advice = "choose another run_dir, or delete the folder to retrain"

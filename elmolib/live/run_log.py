@@ -75,8 +75,7 @@ class RunLog(keras.callbacks.Callback):
         with self._warn_of_errors(), Graph().as_default():
             self._events = FileWriter(str(self.folder / EVENTS), flush_secs=WRITE_SECONDS)
             # TensorBoard ignores later steps in older event files.
-            start = SessionLog(status=SessionLog.START)
-            self._events.add_session_log(start, training.step + 1)
+            self._events.add_session_log(SessionLog(status=SessionLog.START), training.step + 1)
         self.update()
         self._write()
         self._ended = threading.Event()
@@ -225,12 +224,10 @@ class EpochLine(keras.callbacks.Callback):
         """Print which model is fine-tuned, if any, and the numbers of targets, words and steps."""
         training, self._printed = self.training, time.monotonic()
         print_transfer(training)
-        print(
-            f"{training.batches.n_targets:,} targets per direction and epoch, "
-            f"{len(training.corpus.vocabulary):,} words in the softmax, "
-            f"steps {training.step:,} to {training.last_step:,}",
-            flush=True,
-        )
+        targets = f"{training.batches.n_targets:,} targets per direction and epoch"
+        words = f"{len(training.corpus.vocabulary):,} words in the softmax"
+        steps = f"steps {training.step:,} to {training.last_step:,}"
+        print(f"{targets}, {words}, {steps}", flush=True)
         last, disable = training.last_step, training.parameters.progress != "auto" or None
         self._bar = tqdm(None, "", last, initial=training.step, unit="step", disable=disable)
 

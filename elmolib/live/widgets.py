@@ -59,7 +59,8 @@ class LatestOnly:
 class SentenceBox(ipywidgets.VBox):
     """A text box with a heatmap of the sentence that is typed.
 
-    Pointing at a cell of the heatmap or clicking it shows a tooltip with its words and value.
+    Pointing at a cell of the heatmap or clicking it shows a tooltip with its words and value. If
+    the embedder has no model yet, an ElmolibError is raised.
 
     Args:
         layer: the initial layer: a number, or "average"; None for the top layer.

@@ -84,7 +84,7 @@ def learning_curve(
 def perplexities(
     table: pd.DataFrame, unigram: float | None = None, ax: Axes | None = None
 ) -> Figure:
-    """Draw `elmolib.scoring.metrics.perplexity_table` without its row `unigram`, the baseline."""
+    """Draw the first rows of `elmolib.scoring.metrics.perplexity_table`, and the baseline."""
     ax = ax or new_axes(7.2, 2.8)
     for row, (name, values) in enumerate(table.iterrows()):
         value, low, high = values[["perplexity", "low", "high"]]

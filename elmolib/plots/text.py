@@ -103,7 +103,7 @@ def coverage(
 
 @style()
 def characters(counts: Mapping[str, int], n: int = 60, ax: Axes | None = None) -> Figure:
-    """Draw the frequencies of the first `n` characters of `counts`, which are sorted by count."""
+    """Draw the frequencies of the first `n` characters of `counts`, sorted by falling count."""
     ax, counts = ax or new_axes(12.0, 4.2), dict(counts)  # `counts` may be a pandas Series
     total = sum(counts.values())
     if not total:

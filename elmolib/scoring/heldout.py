@@ -19,14 +19,13 @@ def score_heldout(scorer: Scorer, corpus: PreparedCorpus, n_targets: int | None 
     """Score held-out text with the full softmax, carrying the state from sentence to sentence.
 
     With `n_targets`, score about so many targets per direction, from evenly spread sentences. If
-    there is no held-out text, or the softmax has another vocabulary, raise a CorpusError.
+    there is no held-out text, or softmax and vocabulary differ in size, raise a CorpusError.
     """
     heldout, size = require_heldout(corpus), scorer.vocabulary_size
     if size != len(corpus.vocabulary):
-        raise CorpusError(
-            f"The model predicts {size} words, but the vocabulary of {corpus.path} "
-            f"has {len(corpus.vocabulary)}: score the corpus that the model was trained on."
-        )
+        found = f"the vocabulary of {corpus.path} has {len(corpus.vocabulary)}"
+        advice = "score the corpus that the model was trained on"
+        raise CorpusError(f"The model predicts {size} words, but {found}: {advice}.")
     if n_targets is not None:
         heldout = spread_sentences(heldout, n_targets)
     return scorer.score(windows_of_split(heldout, corpus, scorer.bilm.architecture))

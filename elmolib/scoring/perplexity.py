@@ -73,8 +73,8 @@ def perplexity(model: str | Path, text: Texts, options: str | Path | None = None
     """Score a text file with a stored model.
 
     The text is split into words in the same way as the model's training text. The LSTM state is
-    carried from sentence to sentence, in both directions in file order. Words outside the
-    vocabulary are read by their characters, but count as `<UNK>` targets.
+    zero at first and carried from sentence to sentence, in file order even in the backward
+    direction. Words outside the vocabulary are read by their characters, but count as `<UNK>`.
 
     Args:
         model: an `elmo.h5`, or a folder with one `*.hdf5`, `options.json` and `vocab.txt`.

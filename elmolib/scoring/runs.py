@@ -36,10 +36,9 @@ def model_path(settings: ReportSettings) -> Path:
         return pretrained_path(settings.model, project_root())
     trained = settings.run_path / WEIGHTS
     if not trained.is_file():
-        raise WeightsError(
-            f"There is no {trained}: run notebooks/02_train.ipynb with these parameters first, or "
-            "set model to an existing model, such as en-tiny."
-        )
+        advice = "run notebooks/02_train.ipynb with these parameters first"
+        other = "set model to an existing model, such as en-tiny"
+        raise WeightsError(f"There is no {trained}: {advice}, or {other}.")
     return trained
 
 

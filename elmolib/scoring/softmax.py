@@ -78,7 +78,7 @@ def softmax_of(bilm: "BiLM", vocabulary: Vocabulary | None = None) -> Softmax:
 
 
 def read_softmax_of(model: StoredModel, path: str | Path, options: OptionsSource | None) -> Softmax:
-    """Read the softmax of a model from its file; raise a WeightsError if the file has changed."""
+    """Read a model's softmax from its file; raise a WeightsError if it has none or has changed."""
     model.require_softmax("it cannot predict words")
     again = read_softmax(path, options)
     if again.stamp != model.stamp:

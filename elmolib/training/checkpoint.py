@@ -135,11 +135,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
         if hdf5.stored_bytes(file, "sha256", 32, source) != _digest(text, arrays):
             raise _damaged(source, "its checksum does not match its content")
     if content.format != FORMAT:
-        raise TrainingError(
-            f"{source} has checkpoint format {content.format}, but this elmolib reads format "
-            f"{FORMAT}: resume with the elmolib that wrote it, or delete the folder {path.parent} "
-            "to train from the beginning."
-        )
+        found = f"{source} has checkpoint format {content.format}"
+        ours = f"this elmolib reads format {FORMAT}"
+        advice = f"resume with the elmolib that wrote it, or delete the folder {path.parent}"
+        raise TrainingError(f"{found}, but {ours}: {advice} to train from the beginning.")
     metadata = _validated(CheckpointMetadata.model_validate, content.metadata, source)
     return Checkpoint(arrays, metadata, path)
 
