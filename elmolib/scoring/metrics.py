@@ -79,7 +79,8 @@ def macro_scores(targets: np.ndarray, best: np.ndarray, min_targets: int) -> Mac
         return MacroScores(math.nan, math.nan, math.nan, 0)
     wanted, chosen, right = wanted[words], chosen[words], right[words]
     shares = right / np.maximum(chosen, 1), right / wanted, 2 * right / (chosen + wanted)
-    return MacroScores(*(float(np.mean(share)) for share in shares), len(words))
+    precision, recall, f1 = (float(np.mean(share)) for share in shares)
+    return MacroScores(precision, recall, f1, len(words))
 
 
 def calibration(scores: Scores, n_bins: int = 15) -> dict[str, Calibration]:
