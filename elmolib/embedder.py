@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elmolib.embedding.cosine import unit_length
-from elmolib.embedding.encoder import SentenceEncoder, layer_picker
+from elmolib.embedding.encoder import SentenceEncoder
 from elmolib.embedding.sentences import Sentence, one_layer, position_of, require_count, words_of
 from elmolib.errors import ParameterError, needs_extras
-from elmolib.scoring.loaded_model import LoadedModel
+from elmolib.scoring.loaded_model import LoadedModel, OptionsSource
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,16 +32,15 @@ class ElmoEmbedder(LoadedModel):
     """A trained ELMo for inference: it loads a model and computes vectors.
 
     In all methods, a sentence is a string, which the model's tokenizer splits, or a list of words
-    without white space. `layers` is "average" (of all layers), "top" or a layer number. Layer 0 is
-    the character CNN. `embed` and `embed_corpus` also accept "all". `batch_size` is the number of
-    sentences per batch. None means the best number for the runtime, or 32 with carried state. The
-    subclass `ELMo` raises an `ElmolibError` while it has no model.
+    without white space. `layers` is "average" (of all layers), "top", a layer number or, if a task
+    has trained the model, "mix". Layer 0 is the character CNN. `embed` and `embed_corpus` also
+    accept "all". `batch_size` is the number of sentences per batch. None means the best number for
+    the runtime, or 32 with carried state. `ELMo` raises an `ElmolibError` while it has no model.
 
     Args:
-        path: an `elmo.h5`; a weight file of bilm-tf or AllenNLP together with `options`; a folder
-            or zip file with a weight file, `options.json` and optionally `vocab.txt`; or a name or
-            URL that `from_pretrained` accepts.
-        options: an `options.json`, for a weight file that does not contain its options.
+        path: an `elmo.h5`; any other form of an ELMo that `read_model` describes; or a name or URL
+            that `from_pretrained` accepts.
+        options: an `options.json` or its parsed content, for weights without options.
         runtime: the library that computes: "numpy", "onnx", "tensorflow", "jax" or "torch". Their
             vectors agree within 1e-5. "auto" is ONNX Runtime if it is installed, else NumPy.
         precision: the dtype of the matrix products: "float32", or "int8", which is faster and less
@@ -67,7 +66,7 @@ class ElmoEmbedder(LoadedModel):
     def __init__(
         self,
         path: str | Path,
-        options: str | Path | None = None,
+        options: OptionsSource | None = None,
         runtime: str = "auto",
         precision: str = "float32",
         calibrate: Iterable[Sentence] | None = None,
@@ -86,7 +85,8 @@ class ElmoEmbedder(LoadedModel):
 
         Args:
             model: "en-tiny", which needs no download; "small", "medium", "original",
-                "original-5.5b"; or the URL of a `.zip`, `.hdf5` or `.h5` file.
+                "original-5.5b"; "many-langs/ro" or one of 43 other languages of ELMoForManyLangs;
+                or the URL of a `.zip`, `.tar.gz`, `.hdf5` or `.h5` file.
             options_url: the URL of `options.json`, for a weight file without its options.
             runtime, precision, calibrate: as in `ElmoEmbedder`.
 
@@ -165,7 +165,7 @@ class ElmoEmbedder(LoadedModel):
             `(n_layers + 1, n_words, 2 * projection_dim)`. The first half of a vector is from the
             forward direction. Several sentences give a list of such arrays, in the same order.
         """
-        pick = layer_picker(layers, self.n_layers)
+        pick = self._encoder.picker(layers)
         words = self._words(sentences, several=True)
         vectors = [np.empty(0, np.float32)] * len(words)
         encoded = self._encoder.encode_each(words, batch_size, carry_state=carry_state)
@@ -209,7 +209,7 @@ class ElmoEmbedder(LoadedModel):
             raise ParameterError(f"pooling must be 'mean' or 'max', not {pooling!r}.")
         one_layer(layers, "embed_sentences")
         pool = np.mean if pooling == "mean" else np.max
-        pick = layer_picker(layers, self.n_layers)
+        pick = self._encoder.picker(layers)
         words = self._words(sentences, several=True)
         vectors = np.zeros((len(words), 2 * self._encoder.architecture.projection_dim), np.float32)
         for place, all_layers in self._encoder.encode_each(words, batch_size):

@@ -19,6 +19,7 @@ from elmolib.errors import ParameterError
 from elmolib.formats.readers import read_model
 from elmolib.formats.weights import StoredModel
 from elmolib.settings.architecture import Architecture
+from elmolib.text.spelling import Spelling
 
 TOLERANCE = 1e-5
 
@@ -183,11 +184,11 @@ def test_the_size_of_the_cache_changes_no_vector(cache_words):
 def test_a_word_is_computed_once_while_it_is_in_the_cache(monkeypatch):
     encoder, _ = make(cache_words=5)
     computed: list[str] = []
-    original = word_vectors.character_ids
+    original = Spelling.character_ids
     monkeypatch.setattr(
-        word_vectors,
+        Spelling,
         "character_ids",
-        lambda words, *args: computed.extend(words) or original(words, *args),
+        lambda self, words, *args: computed.extend(words) or original(self, words, *args),
     )
     encoder.encode([["a", "b", "a"], ["b", "c"]], batch_size=1)
     assert sorted(computed) == ["</S>", "<S>", "a", "b", "c"]

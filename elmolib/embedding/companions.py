@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from glob import escape
 from pathlib import Path
 
@@ -13,16 +13,24 @@ from elmolib.files import atomic_write, read_limited, write_errors
 from elmolib.formats.names import SOFTMAX
 from elmolib.formats.weights import StoredModel
 from elmolib.settings.architecture import Architecture
+from elmolib.text.spelling import BYTES, Spelling
 
 MAX_BYTES = 2**32  # the size of the largest file that is read into memory
 
 
-def fingerprint(architecture: Architecture, arrays: Mapping[str, np.ndarray]) -> str:
-    """Hash the architecture and weights: models with the same hash give the same vectors."""
+def fingerprint(
+    architecture: Architecture,
+    arrays: Mapping[str, np.ndarray],
+    spelling: Spelling = BYTES,
+    mix: Sequence[float] | None = None,
+) -> str:
+    """Hash a model: models with the same hash give the same vectors."""
     digest = hashlib.sha256(json.dumps(architecture.to_json(), sort_keys=True).encode())
     for name, values in sorted(arrays.items()):
         if name not in SOFTMAX:
             digest.update(np.ascontiguousarray(values).data)
+    if spelling != BYTES or mix is not None:
+        digest.update(json.dumps([spelling.to_json(), mix], sort_keys=True).encode())
     return digest.hexdigest()
 
 
@@ -51,7 +59,8 @@ def read_companion(model: StoredModel, suffix: str) -> bytes | None:
 def _path(model: StoredModel, suffix: str) -> Path:
     # The hash is in the name, so another model at the same path never uses the files of this model.
     folder, name = _place(model)
-    return folder / f"{name}.{fingerprint(model.architecture, model.arrays)[:12]}.{suffix}"
+    digest = fingerprint(model.architecture, model.arrays, model.spelling)
+    return folder / f"{name}.{digest[:12]}.{suffix}"
 
 
 def _place(model: StoredModel) -> tuple[Path, str]:

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from elmolib.backend import is_watched
 from elmolib.corpus.sources import read_chunks
-from elmolib.embedding.encoder import SentenceEncoder, layer_picker
+from elmolib.embedding.encoder import SentenceEncoder
 from elmolib.embedding.layout import DTYPES, Layout, lay_out
 from elmolib.embedding.runtime import model_fingerprint
 from elmolib.embedding.vector_file import FORMAT, TEXT_LINES, naming_damage, read_metadata
@@ -49,7 +49,7 @@ def embed_corpus(
     processors, so the file does not depend on it either.
     """
     path, out = Path(path), Path(out)
-    pick = layer_picker(layers, encoder.architecture.n_layers)
+    pick = encoder.picker(layers)
     if dtype not in DTYPES:
         raise ParameterError(f"dtype must be 'float32' or 'float16', not {dtype!r}.")
     metadata = {

@@ -14,7 +14,6 @@ from elmolib.errors import ParameterError
 from elmolib.parallel import prefetch
 from elmolib.settings.architecture import Architecture
 
-BEGIN, END = "<S>", "</S>"
 # The maximum number of gate values (16 MB) of 32 sentences in one call of an LSTM. Longer sentences
 # need several calls; each continues from the state of the previous call. This limits the memory.
 GATES_AT_ONCE = 2**22
@@ -123,6 +122,10 @@ class SentenceEncoder:
         done = prefetch(read, chain.from_iterable(looked_up), 0 if in_turn else self._n_threads)
         yield from chain.from_iterable(done)
 
+    def picker(self, layers: str | int) -> Callable[[np.ndarray], np.ndarray]:
+        """Return `layer_picker` for this model, which may also know "mix"."""
+        return layer_picker(layers, self.architecture.n_layers, self.runtime.mix)
+
     def reset_state(self) -> None:
         """Reset the carried state to zero."""
         self.state: State = self._zero_state(0)
@@ -142,7 +145,8 @@ class SentenceEncoder:
             lengths = np.array([len(sentences[place]) + 2 for place in places], np.int32)
             words = np.zeros((2, int(lengths.max()), len(places)), np.int32)
             for k, place in enumerate(places):
-                marked = BEGIN, *sentences[place], END
+                begin, end = self.runtime.spelling.marks
+                marked = begin, *sentences[place], end
                 ids = [index.setdefault(word, len(index)) for word in marked]
                 words[0, : len(ids), k] = ids
                 words[1, : len(ids), k] = ids[::-1]
@@ -153,7 +157,7 @@ class SentenceEncoder:
     def _read_first_mark(self) -> None:
         """Compute once for all sentences: each direction's state after its first sentence mark."""
         if self._after_mark is None:
-            vectors = self._words.of([BEGIN, END])
+            vectors = self._words.of(self.runtime.spelling.marks)
             words = np.array([[[0]], [[1]]], np.int32)  # (2, time, batch)
             length = np.array([1], np.int32)
             _, self._after_mark = self.runtime.read(vectors, words, self._zero_state(1), length)
@@ -220,20 +224,27 @@ def _growing_groups(batches: list[list[int]]) -> Iterator[list[list[int]]]:
         first, n = first + n, min(2 * n, BATCHES_LOOKED_UP)
 
 
-def layer_picker(layers: str | int, n_layers: int) -> Callable[[np.ndarray], np.ndarray]:
+def layer_picker(
+    layers: str | int, n_layers: int, mix: Sequence[float] | None = None
+) -> Callable[[np.ndarray], np.ndarray]:
     """Return a function that selects `layers` from an array of all layers `(n_layers + 1, ...)`.
 
-    `layers` is "all" (the whole array), "average", "top" or a layer number. The last three give an
-    array `(...)`. Layer 0 is the character CNN. Any other value raises a ParameterError.
+    `layers` is "all" (the whole array), "average", "top", a layer number or, for a model with the
+    weights of a `mix`, "mix". All but the first give an array `(...)`. Layer 0 is the character
+    CNN. Any other value raises a ParameterError.
     """
     if layers == "all":
         return lambda vectors: vectors
     if layers == "average":
         return lambda vectors: vectors.mean(axis=0)
+    if layers == "mix" and mix is not None:
+        weights = np.asarray(mix, np.float32)
+        return lambda vectors: np.tensordot(weights, vectors, axes=1)
     if layers == "top" or (layers in range(n_layers + 1) and not isinstance(layers, bool)):
         number = n_layers if layers == "top" else int(layers)
         # Copy the layer, because a view would keep the array of all layers in memory.
         return lambda vectors: vectors[number].copy()
+    known = "'all', 'average', 'top'" + (", 'mix'" if mix is not None else "")
     raise ParameterError(
-        f"layers must be 'all', 'average', 'top' or a number from 0 to {n_layers}, not {layers!r}."
+        f"layers must be {known} or a number from 0 to {n_layers}, not {layers!r}."
     )

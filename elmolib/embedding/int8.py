@@ -16,6 +16,7 @@ from elmolib.embedding.sentences import Sentence, words_of
 from elmolib.errors import ParameterError
 from elmolib.formats.weights import StoredModel
 from elmolib.settings.architecture import Architecture
+from elmolib.text.spelling import BYTES, Spelling
 
 SUFFIX = "int8.json"
 # Other texts have larger values than the calibration text, above all in features with small values.
@@ -48,7 +49,7 @@ def scales_of(model: StoredModel, calibrate: Iterable[Sentence] | Scales | None 
             f"{model.source} contains no text from which precision='int8' can find the range of "
             "the model's values: give calibrate=, a list of a few hundred sentences."
         )
-    scales = compute_scales(model.architecture, model.arrays, sentences)
+    scales = compute_scales(model.architecture, model.arrays, sentences, model.spelling)
     text = json.dumps(scales._asdict(), default=lambda steps: [float(str(step)) for step in steps])
     write_companion(model, SUFFIX, text.encode())
     return scales
@@ -65,17 +66,21 @@ def stored_scales(model: StoredModel) -> Scales | None:
 
 
 def compute_scales(
-    a: Architecture, arrays: Mapping[str, np.ndarray], sentences: Sequence[list[str]]
+    a: Architecture,
+    arrays: Mapping[str, np.ndarray],
+    sentences: Sequence[list[str]],
+    spelling: Spelling = BYTES,
 ) -> Scales:
     """Compute scales from every second sentence, and the clipped shares from the others."""
     largest: dict[str, np.ndarray] = {}
-    for name, values in _inputs(a, arrays, sentences[::2]):
+    for name, values in _inputs(a, arrays, sentences[::2], spelling):
         largest[name] = np.maximum(largest.get(name, 1e-6), np.abs(values).max(axis=0))
     steps = {
         name: HEADROOM / n_steps(a, name) * np.sqrt(found * found.max())
         for name, found in largest.items()
     }
-    return Scales(steps, clipped_shares(a, arrays, sentences[1::2] or sentences, steps))
+    others = sentences[1::2] or sentences
+    return Scales(steps, clipped_shares(a, arrays, others, steps, spelling))
 
 
 def clipped_shares(
@@ -83,10 +88,11 @@ def clipped_shares(
     arrays: Mapping[str, np.ndarray],
     sentences: Sequence[list[str]],
     steps: Mapping[str, np.ndarray],
+    spelling: Spelling = BYTES,
 ) -> dict[str, float]:
     """Compute the share of clipped values in the inputs of each product, as in `Scales.clipped`."""
     counts = {name: np.zeros(2) for name in steps}
-    for name, values in _inputs(a, arrays, sentences):
+    for name, values in _inputs(a, arrays, sentences, spelling):
         clipped = np.abs(values) > (n_steps(a, name) + 0.5) * steps[name]
         counts[name] += np.count_nonzero(clipped), clipped.size
     return {name: float(clipped / n) for name, (clipped, n) in counts.items()}
@@ -98,10 +104,13 @@ def n_steps(a: Architecture, name: str) -> int:
 
 
 def _inputs(
-    a: Architecture, arrays: Mapping[str, np.ndarray], sentences: Sequence[list[str]]
+    a: Architecture,
+    arrays: Mapping[str, np.ndarray],
+    sentences: Sequence[list[str]],
+    spelling: Spelling,
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yield, for each product, its name and some of its inputs, float32 (n, features)."""
-    runtime, seen = NumpyRuntime(a, arrays), list[tuple[str, np.ndarray]]()
+    runtime, seen = NumpyRuntime(a, arrays, spelling), list[tuple[str, np.ndarray]]()
     runtime.watch = lambda name, values: seen.append((name, values.copy()))
     encoder = SentenceEncoder(runtime)
     for first in range(0, len(sentences), 256):

@@ -23,6 +23,7 @@ from elmolib.text.characters import (
     SENTENCE_MARKS,
     character_ids,
 )
+from elmolib.text.spelling import BYTES, Spelling
 
 # The sentence marks are the first two rows in the table of a batch's words.
 MARKS = list(SENTENCE_MARKS)
@@ -49,6 +50,7 @@ class ElmoEmbedding(keras.Layer):
         l2: the strength of the regularization of the layer weights; see `ScalarMix`.
         seed: the seed of the dropout masks; None gives different masks each time.
         values: the initial weights of the biLM by name, or None for random weights.
+        spelling: how the biLM spells words. If it has a table of words, give strings.
 
     Call arguments:
         words: an integer tensor (batch, time, max_characters) of character ids, which are
@@ -89,12 +91,13 @@ class ElmoEmbedding(keras.Layer):
         l2: float = 0.0,
         seed: int | None = None,
         values: MutableMapping[str, np.ndarray] | None = None,
+        spelling: Spelling = BYTES,
         **kwargs: Any,
     ) -> None:
         # Do not cast inputs: half precision would round character ids.
         super().__init__(autocast=False, **kwargs)
-        self.architecture = architecture
-        self.bilm = BiLM(architecture, values=values, name="bilm")
+        self.architecture, self.spelling = architecture, spelling
+        self.bilm = BiLM(architecture, values=values, name="bilm", **spelling.sizes)
         n_layers = architecture.n_layers + 1
         self.mix = ScalarMix(n_layers, do_layer_norm, l2, name="mix", **FLOAT32)
         self.mix.build([self.compute_output_shape((None, None))] * n_layers)
@@ -114,7 +117,7 @@ class ElmoEmbedding(keras.Layer):
             WeightsError: the file is missing, damaged or not a model.
         """
         stored = read_model(path, options, softmax=False)
-        return cls(stored.architecture, values=stored.arrays, **kwargs)
+        return cls(stored.architecture, values=stored.arrays, spelling=stored.spelling, **kwargs)
 
     @property
     def frozen(self) -> bool:
@@ -158,6 +161,8 @@ class ElmoEmbedding(keras.Layer):
         shape = () if getattr(words.shape, "rank", 0) is None else tuple(words.shape)
         if len(shape) != 3 - is_string or shape[2:] not in ((), (None,), (width,)):
             raise ParameterError(f"{known}, not {dtype} of the shape {shape}.")
+        if not is_string and self.spelling.words is not None:
+            raise ParameterError(f"{known}; this model has a table of words, so give it strings.")
         if is_string and not uses_tensorflow() or dtype in TOO_SMALL:
             raise ParameterError(f"{known}, not {dtype} with {keras.backend.backend()}.")
         if is_onnx and (is_string or not uses_tensorflow()):
@@ -172,19 +177,23 @@ class ElmoEmbedding(keras.Layer):
     def call(self, words, training: bool = False):
         """Compute the mix."""
         mask = self.compute_mask(words)
-        table = _table_of_strings if len(words.shape) == 2 else _table_of_ids
-        characters, rows = table(words, self.architecture)
-        layers = self._all_layers(characters, rows, mask)
+        if len(words.shape) == 3:
+            characters, rows, table_rows = _table_of_ids(words, self.architecture, self.spelling)
+        elif self.spelling == BYTES:
+            characters, rows, table_rows = _table_of_strings(words, self.architecture)
+        else:
+            characters, rows, table_rows = _spelled(words, self.architecture, self.spelling)
+        layers = self._all_layers(characters, rows, mask, table_rows)
         if not self.bilm.trainable_variables:
             # Otherwise, TensorFlow would compute unused gradients of the frozen biLM.
             layers = [ops.stop_gradient(layer) for layer in layers]
         mixed = self.dropout(self.mix(layers, mask=mask), training=training)
         return ops.cast(mixed, self.compute_dtype)
 
-    def _all_layers(self, characters, rows, mask):
+    def _all_layers(self, characters, rows, mask, table_rows):
         """Compute all layers, each (batch, time, 2 * projection_dim)."""
         reading, places = _reading_orders(rows, mask)
-        vectors = self.bilm.char_cnn(characters)
+        vectors = self.bilm.spell(characters, rows=table_rows)
         state = self.bilm.initial_state(ops.shape(rows)[0])
         words = ops.swapaxes(reading, 1, 2)  # (2, time, batch)
         directions, _ = self.bilm.read_words((vectors, vectors), words, state)
@@ -218,6 +227,7 @@ class ElmoEmbedding(keras.Layer):
         return {
             **super().get_config(),
             "architecture": self.architecture.to_json(),
+            "spelling": self.spelling.to_json(),
             "frozen": self.frozen,
             "dropout": self.dropout.rate,
             "do_layer_norm": self.mix.do_layer_norm,
@@ -228,7 +238,9 @@ class ElmoEmbedding(keras.Layer):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
         """Make the layer from `get_config`."""
-        return cls(**{**config, "architecture": Architecture(**config["architecture"])})
+        spelling = Spelling(**config.get("spelling", {}))
+        architecture = Architecture(**config["architecture"])
+        return cls(**{**config, "architecture": architecture, "spelling": spelling})
 
 
 def _tensor_of(words):
@@ -263,15 +275,15 @@ def _reading_orders(rows, mask):
     return ops.stack([forward, backward]), (ops.maximum(rank + 1, 0), n_words - rank)
 
 
-def _table_of_ids(words, architecture: Architecture):
-    """Return the ids (rows, characters) of `<S>`, `</S>` and all words, and each word's row."""
+def _table_of_ids(words, architecture: Architecture, spelling: Spelling):
+    """Return the ids (rows, characters) of both marks and all words, and each word's row; None."""
     width = architecture.max_characters
     batch, time = ops.shape(words)[:2]
     ids = ops.reshape(ops.cast(words, "int32"), (-1, width))
     raw = ops.where(ids > 0, ids - PREDICTION_SHIFT, PADDING)
-    marks = ops.convert_to_tensor(character_ids(MARKS, width), "int32")
+    marks = ops.convert_to_tensor(spelling.character_ids(spelling.marks, width), "int32")
     rows = ops.arange(batch * time, dtype="int32") + len(MARKS)
-    return ops.concatenate([marks, raw]), ops.reshape(rows, (batch, time))
+    return ops.concatenate([marks, raw]), ops.reshape(rows, (batch, time)), None
 
 
 def _table_of_strings(words, architecture: Architecture):
@@ -291,4 +303,22 @@ def _table_of_strings(words, architecture: Architecture):
     ids = tf.where(column > lengths + 1, PADDING, ids)
     marks = tf.constant(character_ids(MARKS, most), tf.int32)[:, :width]
     table = tf.concat([marks, ids[len(MARKS) :]], axis=0)
-    return table, tf.reshape(rows[len(MARKS) :], tf.shape(words))
+    return table, tf.reshape(rows[len(MARKS) :], tf.shape(words)), None
+
+
+def _spelled(words, architecture: Architecture, spelling: Spelling):
+    """Do the same in another spelling; the third result has the rows of the table of words."""
+    import tensorflow as tf
+
+    marks, width = list(spelling.marks), architecture.max_characters
+
+    def numbers(distinct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        decoded = [word.decode(errors="replace") for word in distinct]
+        rows = np.zeros(0) if spelling.words is None else spelling.rows(decoded, width)
+        return spelling.character_ids(decoded, width).astype(np.int32), rows.astype(np.int32)
+
+    distinct, rows = tf.unique(tf.concat([marks, tf.reshape(words, [-1])], axis=0))
+    characters, table_rows = tf.numpy_function(numbers, [distinct], (tf.int32, tf.int32))
+    characters.set_shape((None, width))
+    table_rows = None if spelling.words is None else tf.ensure_shape(table_rows, (None,))
+    return characters, tf.reshape(rows[len(marks) :], tf.shape(words)), table_rows

@@ -12,6 +12,7 @@ from elmolib.embedding.runtime import Scales, State
 from elmolib.errors import ElmolibError
 from elmolib.model.bilm import BiLM
 from elmolib.text.characters import GROUPS, PADDING
+from elmolib.text.spelling import BYTES, Spelling
 
 
 class KerasRuntime:
@@ -22,15 +23,17 @@ class KerasRuntime:
 
     precision = "float32"
     scales: Scales | None = None
+    mix: Sequence[float] | None = None
     batch_size = 32
     # With three threads, a core that has finished one direction of a batch takes another batch.
     n_threads = 3
 
-    def __init__(self, bilm: BiLM) -> None:
+    def __init__(self, bilm: BiLM, spelling: Spelling = BYTES) -> None:
         self.bilm = bilm
         self.name: str = backend.backend()
         self._process = os.getpid()
         self.architecture = a = bilm.architecture
+        self.spelling = spelling
         self._char_cnn, self._char_cnn_padded = (
             compile_once(
                 partial(bilm.char_cnn.call, padded=padded), [("int32", (None, None))] * len(GROUPS)
@@ -55,6 +58,10 @@ class KerasRuntime:
         padded = all((group[:, -widest:] == PADDING).all() for group in characters)
         char_cnn = self._char_cnn_padded if padded else self._char_cnn
         return ops.convert_to_numpy(char_cnn(*characters))
+
+    def look_up(self, rows: np.ndarray) -> np.ndarray:
+        """See `Runtime.look_up`."""
+        return ops.convert_to_numpy(self.bilm.look_up(rows))
 
     def read(
         self, vectors: np.ndarray, words: np.ndarray, state: State, lengths: np.ndarray

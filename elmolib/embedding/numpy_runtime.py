@@ -7,10 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from elmolib.embedding.runtime import Scales, State
+from elmolib.embedding.runtime import Scales, State, table_rows
 from elmolib.parallel import ONE_BLAS_THREAD, cpu_count
 from elmolib.settings.architecture import Architecture
 from elmolib.text.characters import PADDING
+from elmolib.text.spelling import BYTES, Spelling
 
 # The number of words convolved at once, small enough that their features fit into a CPU cache.
 WORDS_CONVOLVED = 64
@@ -36,14 +37,21 @@ class NumpyRuntime:
 
     name, precision = "numpy", "float32"
     scales: Scales | None = None
+    mix: Sequence[float] | None = None
     watch: Callable[[str, np.ndarray], object] = staticmethod(lambda name, values: None)
     """`spell` calls `watch` with the name and input of each matrix product with an int8 form."""
     # OpenBLAS rearranges the weights for every product, so a large batch saves time.
     batch_size = 128
     n_threads = max(1, cpu_count() // 2)
 
-    def __init__(self, architecture: Architecture, arrays: Mapping[str, np.ndarray]) -> None:
+    def __init__(
+        self,
+        architecture: Architecture,
+        arrays: Mapping[str, np.ndarray],
+        spelling: Spelling = BYTES,
+    ) -> None:
         self.architecture = a = architecture
+        self.spelling = spelling
         self._arrays = dict(arrays)
         forget = np.repeat(np.float32([0, 0, 1, 0]), a.lstm_dim)
         self._lstms = [
@@ -61,6 +69,10 @@ class NumpyRuntime:
     def arrays(self) -> dict[str, np.ndarray]:
         """See `Runtime.arrays`."""
         return dict(self._arrays)
+
+    def look_up(self, rows: np.ndarray) -> np.ndarray:
+        """See `Runtime.look_up`."""
+        return table_rows(self._arrays, rows)
 
     def spell(self, characters: Sequence[np.ndarray]) -> np.ndarray:
         """See `Runtime.spell`."""

@@ -13,6 +13,7 @@ from elmolib.formats.names import SOFTMAX
 from elmolib.formats.options import options_of
 from elmolib.formats.weights import StoredModel
 from elmolib.text.characters import PADDING, PREDICTION_SHIFT, SENTENCE_MARKS, character_ids
+from elmolib.text.spelling import BYTES
 
 _MOST_BYTES = 2**31 - 2**20
 """The limit on the weights. The whole file, with the operations, must be at most 2 GiB."""
@@ -38,6 +39,11 @@ def write_onnx(path: str | Path, model: StoredModel) -> None:
         (layers,) = session.run(None, {"characters": ids})
         ```
     """
+    if model.spelling != BYTES:
+        raise WeightsError(
+            f"{path} cannot hold {model.source}, because an ONNX file reads the bytes of words: "
+            "write an elmo.h5 instead."
+        )
     size = sum(values.nbytes for name, values in model.arrays.items() if name not in SOFTMAX)
     if size > _MOST_BYTES:
         raise WeightsError(

@@ -8,10 +8,11 @@ import onnxruntime
 from onnx import ModelProto
 
 from elmolib.embedding.onnx_graphs import Graph, is_large, reading_model, spelling_model
-from elmolib.embedding.runtime import Scales, State
+from elmolib.embedding.runtime import Scales, State, table_rows
 from elmolib.errors import ParameterError
 from elmolib.parallel import cpu_count
 from elmolib.settings.architecture import Architecture
+from elmolib.text.spelling import BYTES, Spelling
 
 
 class OnnxRuntime:
@@ -21,6 +22,7 @@ class OnnxRuntime:
     """
 
     name = "onnx"
+    mix: Sequence[float] | None = None
     batch_size = 32
     n_threads = max(1, cpu_count() // 2)
 
@@ -29,8 +31,10 @@ class OnnxRuntime:
         architecture: Architecture,
         arrays: Mapping[str, np.ndarray],
         scales: Scales | None = None,
+        spelling: Spelling = BYTES,
     ) -> None:
         self.architecture = a = architecture
+        self.spelling = spelling
         self.scales, steps = scales, scales and scales.steps
         self.precision = "float32" if scales is None else "int8"
         self._arrays = dict(arrays)
@@ -43,6 +47,10 @@ class OnnxRuntime:
     def arrays(self) -> dict[str, np.ndarray]:
         """See `Runtime.arrays`."""
         return dict(self._arrays)
+
+    def look_up(self, rows: np.ndarray) -> np.ndarray:
+        """See `Runtime.look_up`."""
+        return table_rows(self._arrays, rows)
 
     def spell(self, characters: Sequence[np.ndarray]) -> np.ndarray:
         """See `Runtime.spell`."""

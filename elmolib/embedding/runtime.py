@@ -1,13 +1,14 @@
 """The interface between an encoder and the engine that computes a model."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from elmolib.embedding.companions import fingerprint
 from elmolib.settings.architecture import Architecture
+from elmolib.text.spelling import Spelling
 
 State = tuple[np.ndarray, np.ndarray]
 """The LSTM state of both directions, float32: the cell state c (2, n_layers, batch, lstm_dim) and
@@ -45,6 +46,8 @@ class Runtime(Protocol):
         batch_size: the number of sentences per batch at which the engine is fastest.
         n_threads: the number of simultaneous calls of `read` at which the engine is fastest.
         scales: the fixed scales of 8-bit inputs, or None if the products are in float32.
+        spelling: how the model spells words.
+        mix: the weight of each layer in the mix that a task has learned, or None.
     """
 
     name: str
@@ -53,6 +56,8 @@ class Runtime(Protocol):
     batch_size: int
     n_threads: int
     scales: Scales | None
+    spelling: Spelling
+    mix: Sequence[float] | None
 
     def spell(self, characters: Sequence[np.ndarray]) -> np.ndarray:
         """Compute the context-free vectors of words from their characters.
@@ -63,6 +68,9 @@ class Runtime(Protocol):
         Returns:
             the vectors of the words in all arrays, float32 (words, projection_dim).
         """
+
+    def look_up(self, rows: np.ndarray) -> np.ndarray:
+        """Return the vectors of rows of the word table, float32 (rows, projection_dim)."""
 
     def read(
         self, vectors: np.ndarray, words: np.ndarray, state: State, lengths: np.ndarray
@@ -87,5 +95,11 @@ class Runtime(Protocol):
 
 
 def model_fingerprint(runtime: Runtime) -> str:
-    """Hash the architecture and weights: models with the same hash give the same vectors."""
-    return fingerprint(runtime.architecture, runtime.arrays())
+    """Hash the model of a runtime: models with the same hash give the same vectors."""
+    return fingerprint(runtime.architecture, runtime.arrays(), runtime.spelling, runtime.mix)
+
+
+def table_rows(arrays: Mapping[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
+    """See `Runtime.look_up`."""
+    vectors = arrays["words/embedding"][rows]
+    return vectors @ arrays["words/projection"] if "words/projection" in arrays else vectors

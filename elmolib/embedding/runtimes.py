@@ -59,19 +59,28 @@ def make_runtime(
         raise ParameterError(
             f"precision must be 'float32', or 'int8' with runtime='onnx', not {precision!r}."
         )
+    runtime = _made(model, name, precision, calibrate)
+    runtime.mix = model.mix
+    return runtime
+
+
+def _made(
+    model: StoredModel, name: str, precision: str, calibrate: Iterable[Sentence] | Scales | None
+) -> Runtime:
     if name == "numpy":
-        return NumpyRuntime(model.architecture, model.arrays)
+        return NumpyRuntime(model.architecture, model.arrays, model.spelling)
     if name == "onnx":
         from elmolib.embedding.onnx_runtime import OnnxRuntime, require_int8
 
         if precision == "int8":
             require_int8()
         scales = scales_of(model, calibrate) if precision == "int8" else None
-        return OnnxRuntime(model.architecture, model.arrays, scales)
+        return OnnxRuntime(model.architecture, model.arrays, scales, model.spelling)
     with _keras_backend(name), silence_tensorflow():
         from elmolib.embedding.keras_runtime import KerasRuntime
         from elmolib.model.bilm import BiLM
-    return KerasRuntime(BiLM(model.architecture, values=model.arrays))
+    bilm = BiLM(model.architecture, values=model.arrays, **model.spelling.sizes)
+    return KerasRuntime(bilm, model.spelling)
 
 
 def _missing(name: str) -> list[str]:

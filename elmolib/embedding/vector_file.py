@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from elmolib.embedding.encoder import SentenceEncoder, layer_picker
+from elmolib.embedding.encoder import SentenceEncoder
 from elmolib.embedding.layout import METADATA, Layout
 from elmolib.embedding.runtime import model_fingerprint
 from elmolib.errors import CorpusError, WeightsError
@@ -97,7 +97,7 @@ class EmbeddedCorpus(AbstractContextManager):
                 f"{self.path} holds the layers {stored!r}, not {layers!r}: ask for the stored "
                 "layers, or embed the text with layers='all'."
             )
-        pick = layer_picker(layers if stored == "all" else "all", n_layers)
+        pick = encoder.picker(layers if stored == "all" else "all")
         return (
             (words, pick(self[line].astype(np.float32)))
             for line, words in enumerate(self._lines())

@@ -13,7 +13,7 @@ from elmolib.embedding.companions import read_companion, write_companion
 from elmolib.embedding.numpy_runtime import NumpyRuntime
 from elmolib.embedding.runtime import Runtime
 from elmolib.formats.weights import StoredModel
-from elmolib.text.characters import PADDING, character_ids, group_by_length
+from elmolib.text.characters import PADDING, group_by_length
 
 WORDS_AT_ONCE = 512
 """The maximum number of words per call of the character CNN."""
@@ -31,7 +31,8 @@ class Remembered(NamedTuple):
 def remember(model: StoredModel, words: Iterable[str]) -> Remembered:
     """Store the vectors of words beside a model; they replace the vectors stored before."""
     words = list(dict.fromkeys(words))
-    vectors = WordVectors(NumpyRuntime(model.architecture, model.arrays), 0).of(words)
+    runtime = NumpyRuntime(model.architecture, model.arrays, model.spelling)
+    vectors = WordVectors(runtime, 0).of(words)
     numbers = vectors.astype("<f4").tobytes()
     write_companion(model, SUFFIX, json.dumps(words).encode() + b"\n" + numbers)
     return remembered(model)
@@ -94,8 +95,8 @@ class WordVectors:
         return vectors
 
     def _compute(self, words: list[str]) -> np.ndarray:
-        architecture = self._runtime.architecture
-        ids = character_ids(words, architecture.max_characters)
+        architecture, spelling = self._runtime.architecture, self._runtime.spelling
+        ids = spelling.character_ids(words, architecture.max_characters)
         # Blocks of words with similar lengths need less padding.
         order = np.argsort((ids != PADDING).sum(axis=1), kind="stable")
         vectors = np.empty((len(words), self._table.shape[1]), np.float32)
@@ -103,4 +104,7 @@ class WordVectors:
             block = order[first : first + WORDS_AT_ONCE]
             groups, places = group_by_length(ids[block], architecture.widest_filter)
             vectors[block] = self._runtime.spell(groups)[places]
+        if spelling.words is not None:
+            rows = spelling.rows(words, architecture.max_characters)
+            vectors += self._runtime.look_up(rows)
         return vectors

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from elmolib.embedding.cosine import unit_length
-from elmolib.embedding.encoder import SentenceEncoder, layer_picker
+from elmolib.embedding.encoder import SentenceEncoder
 from elmolib.embedding.sentences import position_of
 from elmolib.errors import needs_extras
 
@@ -91,7 +91,7 @@ def context_neighbours(
         word2vec: the result of `word2vec_or_none`.
         layers: "average" of all layers, "top", or a layer number.
     """
-    pick = layer_picker(layers, encoder.architecture.n_layers)
+    pick = encoder.picker(layers)
     sentences = [sentence for _, sentence in asked]
     positions = [position_of(word, list(sentence)) for word, sentence in asked]
     vectors = [pick(each)[i] for i, each in zip(positions, encoder.encode(sentences), strict=True)]
@@ -121,7 +121,7 @@ def embedded_lines(
     encoder: SentenceEncoder, sentences: Sequence[list[str]], layers: str | int = "top"
 ) -> Iterator[Line]:
     """Iterate over the words and vectors of sentences, perhaps not in the given order."""
-    pick = layer_picker(layers, encoder.architecture.n_layers)
+    pick = encoder.picker(layers)
     return ((sentences[k], pick(each)) for k, each in encoder.encode_each(sentences))
 
 

@@ -9,7 +9,6 @@ from spacy.tokens import Doc
 from spacy.util import minibatch
 
 from elmolib.embedder import ElmoEmbedder
-from elmolib.embedding.encoder import layer_picker
 
 
 class ElmoComponent:
@@ -33,7 +32,7 @@ class ElmoComponent:
 
     def __init__(self, model: str, layers: str | int) -> None:
         self.embedder = ElmoEmbedder(model)
-        self._pick = layer_picker(layers, self.embedder.n_layers)
+        self._pick = self.embedder.encoder.picker(layers)
         if not Doc.has_extension("elmo"):
             Doc.set_extension("elmo", default=None)
 

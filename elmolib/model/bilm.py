@@ -10,7 +10,7 @@ from keras import ops
 from elmolib.backend import one_thread_per_direction, refuse_promotion
 from elmolib.model.layers import FLOAT32, CharCNN, TimestepDropout, Weights
 from elmolib.model.lstm import ProjectedLSTM
-from elmolib.settings.architecture import Architecture
+from elmolib.settings.architecture import N_BYTE_CHARACTERS, Architecture
 
 DIRECTIONS = ("forward", "backward")
 SOFTMAX = ("softmax/W", "softmax/b")
@@ -28,6 +28,9 @@ class BiLM(keras.Model):
         dropout: the dropout rate on the input of every LSTM and on the output of the last LSTM.
         timestep_dropout: the rate at which whole words are dropped before the LSTMs.
         values: a mapping from names to initial weights, or None. Used weights are removed from it.
+        n_characters: the number of character ids.
+        table: the number of words in a table whose rows are added to the words' vectors, and the
+            number of features in a row; None means features that need no projection, or no table.
 
     Call arguments:
         characters: the character ids of the distinct words of the batch, an integer tensor
@@ -55,6 +58,8 @@ class BiLM(keras.Model):
         timestep_dropout: float = 0.0,
         seed: int = 0,
         values: MutableMapping[str, np.ndarray] | None = None,
+        n_characters: int = N_BYTE_CHARACTERS,
+        table: tuple[int, int | None] | None = None,
         **kwargs,
     ) -> None:
         refuse_promotion()
@@ -62,13 +67,13 @@ class BiLM(keras.Model):
         one_thread_per_direction()
         super().__init__(**kwargs | FLOAT32)
         self.architecture = a = Architecture.model_validate(architecture)
-        self.vocabulary_size = vocabulary_size
+        self.vocabulary_size, self.n_characters, self.table = vocabulary_size, n_characters, table
         self.dropout, self.timestep_dropout, self.seed = dropout, timestep_dropout, seed
         self.drop_words = TimestepDropout(timestep_dropout, seed=seed, **FLOAT32)
         # All dropout masks use one generator. `drop_words` has one only if its rate is above 0.
         generator = getattr(self.drop_words, "seed_generator", None)
         self.seed_generator = generator or keras.random.SeedGenerator(seed)
-        self.char_cnn = CharCNN(a, name="char_cnn")
+        self.char_cnn = CharCNN(a, n_characters, name="char_cnn")
         sizes = a.lstm_dim, a.projection_dim, a.cell_clip, a.proj_clip
         self.lstms = [
             [ProjectedLSTM(*sizes, name=f"{direction}_{layer}") for layer in range(a.n_layers)]
@@ -78,6 +83,14 @@ class BiLM(keras.Model):
         self.char_cnn.create_weights(weights.of("char_cnn"))
         for lstm in self.lstms[0] + self.lstms[1]:
             lstm.create_weights(weights.of(lstm.name), a.projection_dim)
+        self.word_table = self.word_projection = None
+        if table is not None:
+            n_words, dim = table
+            of_words, shape = weights.of("words"), (n_words, dim or a.projection_dim)
+            self.word_table = of_words.add(self, "embedding", shape, "uniform")
+            if dim is not None:
+                shape = (dim, a.projection_dim)
+                self.word_projection = of_words.add(self, "projection", shape, "uniform")
         self.softmax_W = self.softmax_b = None
         if vocabulary_size is not None:
             random = keras.initializers.RandomNormal(stddev=1.0 / math.sqrt(a.projection_dim))
@@ -90,6 +103,16 @@ class BiLM(keras.Model):
         groups = characters if isinstance(characters, tuple | list) else (characters,)
         vectors = self.char_cnn(*groups)  # (words, projection)
         return self.read_words((vectors, vectors), words, state, lengths, training)
+
+    def spell(self, *groups, rows=None, **kwargs):
+        """Compute context-free vectors from character ids and, if given, rows of the word table."""
+        vectors = self.char_cnn(*groups, **kwargs)
+        return vectors if rows is None else vectors + self.look_up(rows)
+
+    def look_up(self, rows):
+        """Return the vectors of rows of the word table, a float tensor (rows, projection_dim)."""
+        vectors = ops.take(self.word_table, rows, axis=0)
+        return vectors if self.word_projection is None else vectors @ self.word_projection
 
     def read_words(self, vectors, words, state, lengths=None, training: bool = False):
         """Compute all layers from the context-free vectors of the words.
@@ -158,5 +181,5 @@ class BiLM(keras.Model):
 
     def get_config(self) -> dict:
         names = ("name", "vocabulary_size", "dropout", "timestep_dropout", "seed")
-        values = {name: getattr(self, name) for name in names}
+        values = {name: getattr(self, name) for name in (*names, "n_characters", "table")}
         return {**values, "architecture": self.architecture.to_json()}

@@ -66,9 +66,12 @@ class CharCNN(keras.Layer):
         Peters et al. 2018, arXiv:1802.05365, section 3.4; Kim et al. 2016, arXiv:1508.06615.
     """
 
-    def __init__(self, architecture: Architecture | dict, **kwargs) -> None:
+    def __init__(
+        self, architecture: Architecture | dict, n_characters: int = N_BYTE_CHARACTERS, **kwargs
+    ) -> None:
         super().__init__(**kwargs | FLOAT32)
         self.architecture = a = Architecture.model_validate(architecture)
+        self.n_characters = n_characters
         self.activation = keras.activations.get(a.activation)
         self.highways = [Highway(name=f"highway_{i}") for i in range(a.n_highway)]
 
@@ -79,7 +82,7 @@ class CharCNN(keras.Layer):
         a, dim = self.architecture, self.architecture.char_embedding_dim
         uniform, normal = keras.initializers.RandomUniform, keras.initializers.RandomNormal
         weight = partial(weights.add, self)
-        self.embedding = weight("embedding", (N_BYTE_CHARACTERS, dim), uniform(-1.0, 1.0))
+        self.embedding = weight("embedding", (self.n_characters, dim), uniform(-1.0, 1.0))
         self.kernels, self.biases = [], []
         for i, (width, count) in enumerate(a.filters):
             spread = math.sqrt(1 / (width * dim))
@@ -129,7 +132,8 @@ class CharCNN(keras.Layer):
         return ops.reshape(found, (-1, n, count))
 
     def get_config(self) -> dict:
-        return {**super().get_config(), "architecture": self.architecture.to_json()}
+        config = {"architecture": self.architecture.to_json(), "n_characters": self.n_characters}
+        return {**super().get_config(), **config}
 
 
 @keras.saving.register_keras_serializable(package="elmolib")

@@ -20,7 +20,8 @@ from elmolib.model.bilm import BiLM
 from elmolib.parallel import ONE_BLAS_THREAD, cpu_count, prefetch
 from elmolib.scoring.softmax import Softmax, softmax_of
 from elmolib.settings.architecture import Architecture
-from elmolib.text.characters import character_ids, trim_columns
+from elmolib.text.characters import trim_columns
+from elmolib.text.spelling import BYTES, Spelling
 from elmolib.text.vocabulary import Vocabulary
 
 WINDOW = 512  # the number of words per direction that are scored at once
@@ -32,6 +33,7 @@ class Window(NamedTuple):
     characters: np.ndarray  # int32 (distinct words, columns), character ids
     words: np.ndarray  # int32 (2, time, 1), rows of `characters`
     targets: np.ndarray  # int64 (2, time), vocabulary ids
+    rows: np.ndarray | None = None  # int32 (distinct words,), rows of the word table, if any
 
 
 class Scores(NamedTuple):
@@ -96,13 +98,15 @@ def scorer_and_windows(
     stored = read_model(model, options=options)
     stored.require_softmax("its words cannot be scored")
     sentences = read_sentences(text, stored.tokenizer)
-    windows = windows_of_sentences(sentences, stored.vocabulary, stored.architecture)
+    parts = stored.vocabulary, stored.architecture, stored.spelling
+    windows = windows_of_sentences(sentences, *parts)
     first = next(windows, None)
     if first is None:
         raise TextError(f"{text} holds no sentence to score: give a text with words.")
     # Move the arrays instead of copying them: the softmax of a large vocabulary takes gigabytes.
     softmax = Softmax(stored.vocabulary, *(stored.arrays.pop(name) for name in SOFTMAX))
-    scorer = Scorer(BiLM(stored.architecture, values=stored.arrays), softmax)
+    bilm = BiLM(stored.architecture, values=stored.arrays, **stored.spelling.sizes)
+    scorer = Scorer(bilm, softmax)
     return scorer, chain([first], windows)
 
 
@@ -155,7 +159,8 @@ class Scorer:
             time = window.targets.shape[1]
             # All windows get the same shape, so the loop over time is compiled only once.
             words = np.pad(window.words[:, :, 0], [(0, 0), (0, WINDOW - time)])
-            vectors = ops.take(self.bilm.char_cnn(window.characters), words, axis=0)
+            spelled = self.bilm.spell(window.characters, rows=window.rows)
+            vectors = ops.take(spelled, words, axis=0)
             tops, state = self._read(vectors, *state)  # two of (WINDOW, projection)
             tops = [ops.convert_to_numpy(top)[:time] for top in tops]
             yield window.targets, np.concatenate(tops)
@@ -176,7 +181,10 @@ def windows_of_split(
 
 
 def windows_of_sentences(
-    sentences: Iterable[Sequence[str]], vocabulary: Vocabulary, architecture: Architecture
+    sentences: Iterable[Sequence[str]],
+    vocabulary: Vocabulary,
+    architecture: Architecture,
+    spelling: Spelling = BYTES,
 ) -> Iterator[Window]:
     """Cut sentences, each a list of words, into windows, in the given order."""
     # Each item of `pairs` has one pair (word to read, word to predict) per direction.
@@ -188,9 +196,12 @@ def windows_of_sentences(
         index: dict[str, int] = {}
         words = [[index.setdefault(word, len(index)) for word, _ in d] for d in directions]
         targets = [[vocabulary[word] for _, word in d] for d in directions]
-        characters = character_ids(list(index), architecture.max_characters)
+        characters = spelling.character_ids(list(index), architecture.max_characters)
         yield Window(
             trim_columns(characters, architecture.widest_filter),
             np.array(words, np.int32)[:, :, None],
             np.array(targets),
+            None
+            if spelling.words is None
+            else spelling.rows(list(index), architecture.max_characters),
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 from pydantic import BeforeValidator
@@ -62,6 +62,12 @@ class Spelling(Settings):
         """The number of character ids."""
         further = len(self.characters or ()) - _N_BYTES
         return N_BYTE_CHARACTERS + max(0, further)
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """The arguments of `BiLM` for this spelling."""
+        table = None if self.words is None else (len(self.words), self.word_dim)
+        return {"n_characters": self.n_characters, "table": table}
 
     def character_ids(self, words: Sequence[str], max_characters: int) -> np.ndarray:
         """Return ids as `elmolib.text.characters.character_ids` does, but by this spelling."""
