@@ -89,7 +89,9 @@ def test_one_line_per_epoch(capsys):
 
 def test_fine_tuning_prints_what_it_starts_from(capsys):
     training = run()
-    training.transfer = SimpleNamespace(source="runs/tiny/elmo.h5", n_kept=6_201, n_new=940)
+    training.transfer = SimpleNamespace(
+        source="runs/tiny/elmo.h5", n_kept=6_201, n_new=940, optimizer=""
+    )
     training.heldout_perplexity = lambda: Perplexity(61.5, 60.5, 61.0, 900, 7_141)
     line_of(training).on_train_begin()
     start, heldout, begin = capsys.readouterr().out.splitlines()

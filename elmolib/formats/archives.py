@@ -23,6 +23,8 @@ DAMAGE += (RuntimeError, ValueError, LookupError, ArithmeticError, TypeError, At
 """Exceptions that damaged files cause when they are unpacked or parsed."""
 
 _WANTED = ("*.hdf5", "*.h5", "*.json", "vocab.txt", "vocab.txt.gz")
+_WANTED += ("checkpoint", "*.index", "*.data-?????-of-?????", "saved_model.pb")
+_WANTED += ("weights.th", "*options_file", "token_embedder.pkl", "encoder.pkl", "*.dic")
 """The names of the files to unpack. Nothing else is unpacked."""
 
 

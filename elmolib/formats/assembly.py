@@ -1,7 +1,9 @@
 """A stored model, and how it is made from the arrays of a file, one array after the other."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,12 +13,13 @@ from elmolib.errors import WeightsError, reason
 from elmolib.formats.names import (
     SOFTMAX,
     StoredArray,
+    bilm_tf_names,
     dimensions,
     hdf5_arrays,
     weight_shapes,
 )
 from elmolib.formats.options import KEYS, Known
-from elmolib.settings.architecture import Architecture
+from elmolib.settings.architecture import N_BYTE_CHARACTERS, Architecture
 from elmolib.text.spelling import BYTES, Spelling
 from elmolib.text.tokenizer import Tokenizer
 from elmolib.text.vocabulary import Vocabulary
@@ -44,6 +47,7 @@ class StoredModel:
         format: the number of elmolib's file format, or None for a file of another program.
         spelling: how the model spells words.
         mix: the weight of each layer in the mix that a task has learned, or None.
+        slots: the accumulators of Adagrad by elmolib's names, if they were asked for.
     """
 
     architecture: Architecture
@@ -57,6 +61,7 @@ class StoredModel:
     format: int | None = None
     spelling: Spelling = BYTES
     mix: tuple[float, ...] | None = None
+    slots: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def has_softmax(self) -> bool:
@@ -83,6 +88,7 @@ class Request(NamedTuple):
 
     layers: bool = True
     softmax: bool = True
+    slots: bool = False
     options: Options | None = None
 
 
@@ -95,7 +101,7 @@ class Array(NamedTuple):
 
 
 Arrays = Mapping[str, Array]
-CHARACTERS = "char_cnn/embedding"
+CHARACTERS, WORDS = "char_cnn/embedding", "words/embedding"
 
 # The options key that is too low if the model has an array whose name contains this part.
 _SURPLUS = {
@@ -106,11 +112,48 @@ _SURPLUS = {
 }
 
 
+def values_at(path: Path, start: int, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    """Read the values of an array at a place in a file."""
+    with path.open("rb") as file:
+        file.seek(start)
+        return np.fromfile(file, dtype, math.prod(shape)).reshape(shape)
+
+
+def without_characters(dim: int) -> dict[str, Array]:
+    """Return the arrays of a character CNN that computes zeros, for a model that reads words."""
+    n = 2 if dim == 1 else 1  # with as many filters as dimensions, there is no projection
+    shapes = {"embedding": (N_BYTE_CHARACTERS, 1), "kernel_0": (1, 1, 1, n), "bias_0": (n,)}
+    shapes |= {"projection": (n, dim), "projection_bias": (dim,)}
+    names = {f"char_cnn/{name}": shape for name, shape in shapes.items()}
+    return {name: Array(name, shape, partial(np.zeros, shape)) for name, shape in names.items()}
+
+
+def bilm_tf_spelling(
+    arrays: dict[str, Array], vocabulary: Vocabulary | None, source: str
+) -> Spelling:
+    """Return the spelling of a model of bilm-tf; complete the arrays of one that reads words."""
+    if CHARACTERS in arrays or not {WORDS, "forward_0/kernel"} <= arrays.keys():
+        arrays.pop(WORDS, None)
+        return BYTES
+    if vocabulary is None:
+        raise WeightsError(f"{source} reads whole words: add the vocab.txt that lists them.")
+    arrays |= without_characters(arrays[WORDS].shape[-1])
+    if SOFTMAX[1] in arrays:
+        arrays.setdefault(SOFTMAX[0], arrays[WORDS])  # bilm-tf can use one table for both
+    return Spelling(characters=(), words=tuple(vocabulary))
+
+
+def from_bilm_tf(arrays: Arrays) -> dict[str, Array]:
+    """Return the arrays of a model that bilm-tf made, by elmolib's names."""
+    return {ours: arrays[name] for ours, name in bilm_tf_names(arrays).items()}
+
+
 def assemble(
     arrays: Arrays,
     options: Options | None,
     request: Request,
     source: str,
+    slots: Arrays | None = None,
     before: Callable[[list[Array]], None] = lambda wanted: None,
     **fields: Any,
 ) -> StoredModel:
@@ -118,6 +161,7 @@ def assemble(
 
     Args:
         options: completes the dimensions, which the shapes tell; `request.options` replace it.
+        slots: the accumulators of Adagrad, by elmolib's names.
         before: a function that gets all arrays before they are read.
         fields: further fields of the `StoredModel`.
 
@@ -126,8 +170,10 @@ def assemble(
     """
 
     def known() -> dict[str, Any]:
+        # A model without characters has no options for them.
+        absent = {"max_characters": 50, "activation": "relu"} if spelling.characters == () else {}
         try:
-            return dimensions({name: array.shape for name, array in arrays.items()})
+            return absent | dimensions({name: array.shape for name, array in arrays.items()})
         except (LookupError, TypeError, ValueError):
             raise WeightsError(f"{source} lacks arrays of an ELMo: name another file.") from None
 
@@ -158,10 +204,25 @@ def assemble(
         raise WeightsError(f"{source}: its mix has not one weight per layer: give it again.")
     before([arrays[name] for name in wanted])
     shapes = weight_shapes(architecture, rows, spelling)
-    read = {n: _values(arrays[n], stored[n], source).reshape(shapes[n]) for n in wanted}
+    read, accumulators = (
+        {n: _values(each[n], stored[n], source).reshape(shapes[n]) for n in wanted if n in each}
+        for each in (arrays, (request.slots and slots) or {})
+    )
     fields = {"tokenizer": AS_IT_IS, "source": source, **fields}
     unread = W is not None and not request.softmax
-    return StoredModel(architecture, read, unread_softmax=unread, **fields)
+    return StoredModel(architecture, read, unread_softmax=unread, slots=accumulators, **fields)
+
+
+def mix_of(scalars: list[Array], factors: list[Array], source: str) -> tuple[float, ...] | None:
+    """Return the weight of each layer in a mix: the softmax of its scalars, times its factor."""
+    if not scalars or not factors:
+        return None
+    values = np.concatenate([np.ravel(each.read()) for each in scalars]).astype(np.float64)
+    weights = np.exp(values - values.max(initial=-np.inf))
+    weights = weights / weights.sum() * np.ravel(factors[0].read())[:1]
+    if not np.isfinite(weights).all():
+        raise WeightsError(f"{source}: {factors[0].name} and the scalars make no mix of layers.")
+    return tuple(weights.tolist())
 
 
 def _values(array: Array, stored: StoredArray, source: str) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Read a model from any of the file formats in which models are published."""
 
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -10,11 +11,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import h5py
+import numpy as np
 
 from elmolib.errors import OptionsError, WeightsError, reason
 from elmolib.files import read_limited, require_regular_file
+from elmolib.formats import checkpoints
 from elmolib.formats.archives import cannot_unpack, is_gzip, is_zip, unpack
 from elmolib.formats.hdf5 import open_hdf5
+from elmolib.formats.names import SOFTMAX
 from elmolib.formats.options import MAX_BYTES as OPTIONS_BYTES
 from elmolib.formats.options import architecture_from_options, options_in, parse_options
 from elmolib.formats.published import NAMES, pretrained_path
@@ -29,6 +33,7 @@ def read_model(
     path: str | Path,
     options: OptionsSource | None = None,
     softmax: bool = True,
+    slots: bool = False,
 ) -> StoredModel:
     """Read a biLM from any of the file formats in which models are published.
 
@@ -37,6 +42,8 @@ def read_model(
             - a name or URL that `fetch` accepts,
             - a file written by `write_model`,
             - a weight file of bilm-tf or AllenNLP, together with `options`,
+            - a training checkpoint of bilm-tf: its folder or its path, with `options.json` and
+              `vocab.txt` beside it,
             - a folder with one `*.hdf5` or `*.h5` file, and `options.json` (or one file with
               another name, such as `x_options.json`) and `vocab.txt[.gz]` if the weight file does
               not contain them,
@@ -44,6 +51,7 @@ def read_model(
         options: an options file, or its parsed JSON, that replaces the stored options. It may lack
             the keys that follow from the shapes of the weights.
         softmax: whether to read the output layer, which embedding does not need.
+        slots: whether to read the accumulators of Adagrad, which checkpoints of bilm-tf hold.
 
     Returns:
         the model. If the file has no tokenizer, the model gets one that splits text at white space,
@@ -64,7 +72,7 @@ def read_model(
         bilm-tf, `bilm/training.py` (`dump_weights`), whose character embedding has 261 rows. Files
         with 262 rows are read too; their first row is the padding.
     """
-    return _read(path, options, Request(layers=True, softmax=softmax))
+    return _read(path, options, Request(layers=True, softmax=softmax, slots=slots))
 
 
 def read_softmax(path: str | Path, options: OptionsSource | None = None) -> StoredModel:
@@ -89,7 +97,8 @@ def _read(path: str | Path, options: OptionsSource | None, request: Request) -> 
         text = read_limited(options, OPTIONS_BYTES, OptionsError)
         request = request._replace(options=partial(parse_options, text, str(options)))
     try:
-        require_regular_file(path)
+        if not checkpoints.recognizes(path):
+            require_regular_file(path)
         read = next((read for recognizes, read in READERS if recognizes(path)), None)
     except (OSError, ValueError) as error:
         names = f": published names are {', '.join(NAMES)}" if not os.path.exists(path) else ""
@@ -117,7 +126,22 @@ def _read_folder(folder: Path, request: Request, source: str) -> StoredModel:
         )
     file = weights[0]
     options = None if request.options else options_in(folder, source, file)
-    return read_weight_file(folder / file, request, f"{source}/{file}", options, source)
+    model = read_weight_file(folder / file, request, f"{source}/{file}", options, source)
+    if model.unread_softmax or SOFTMAX[0] in model.arrays or not checkpoints.recognizes(folder):
+        return model
+    return _with_softmax(model, checkpoints.read(folder, request, source))
+
+
+def _with_softmax(model: StoredModel, checkpoint: StoredModel) -> StoredModel:
+    """Add the softmax of a checkpoint to the vectors of an HDF5 file in the same folder."""
+    pairs = ((values, checkpoint.arrays.get(name)) for name, values in model.arrays.items())
+    if not all(np.array_equal(ours, theirs) for ours, theirs in pairs):
+        warnings.warn(
+            f"{checkpoint.source} has other weights than {model.source}: only its softmax is used.",
+            stacklevel=2,
+        )
+    softmax = {name: checkpoint.arrays[name] for name in SOFTMAX if name in checkpoint.arrays}
+    return replace(checkpoint, arrays=model.arrays | softmax, source=model.source, slots={})
 
 
 def _read_archive(path: Path, request: Request, source: str) -> StoredModel:
@@ -157,6 +181,7 @@ def _is_word_cache(path: Path) -> bool:
 
 FOLDERS: list[tuple[Callable, Callable]] = [
     (_holds_hdf5, _read_folder),
+    (checkpoints.recognizes, checkpoints.read),
 ]
 READERS: list[tuple[Callable, Callable]] = [
     *FOLDERS,

@@ -28,6 +28,7 @@ from elmolib.formats.assembly import (
     Request,
     StoredModel,
     assemble,
+    bilm_tf_spelling,
     check_rows,
     check_values,
     converted,
@@ -158,7 +159,7 @@ def read_weight_file(
             "training_record": _part(file, "record", parse_json, None, source),
             "stamp": file_stamp(path),
             "format": None if version is None else int(version),
-            "spelling": spelling or BYTES,
+            "spelling": spelling or bilm_tf_spelling(arrays, words, source),
             "mix": _part(file, "mix", _parse_mix, None, source),
         }
         return assemble(arrays, complete, request, source, before=require_stored, **fields)

@@ -257,7 +257,8 @@ def print_transfer(training: Training) -> None:
     if (start := training.transfer) is None:
         return
     words = f"{start.n_kept:,} words kept, {start.n_new:,} new"
-    print(f"fine-tuning from {start.source}: {words}", flush=True)
+    note = f"; {start.optimizer}" if start.optimizer else ""
+    print(f"fine-tuning from {start.source}: {words}{note}", flush=True)
     if heldout := training.heldout_perplexity():
         print(f"before training: held-out {heldout}", flush=True)
 

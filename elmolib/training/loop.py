@@ -100,7 +100,8 @@ class Training:
             self._restore()
         elif p.pretrained is not None:
             path = pretrained_path(p.pretrained, project_root())
-            self.transfer = load_pretrained(bilm, corpus.vocabulary, path)
+            accumulators = self.optimizer.accumulators
+            self.transfer = load_pretrained(bilm, corpus.vocabulary, path, accumulators)
 
     def __repr__(self) -> str:
         return f"Training({str(self.folder)!r}, step {self.step:,} of {self.last_step:,})"
