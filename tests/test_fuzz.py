@@ -165,10 +165,51 @@ def vocabulary(folder: Path) -> Target:
     return Target(files, lambda: [Vocabulary.read(path) for path in files])
 
 
-READERS = {
-    reader.__name__: reader
-    for reader in (weights, zipped, options, checkpoint, corpus, parameters, vocabulary)
-}
+def tar(folder: Path) -> Target:
+    import tarfile
+
+    from elmolib.formats.readers import read_model
+    from elmolib.formats.weights import write_published
+
+    (whole,) = weights(folder).files
+    write_published(folder / "published", read_model(whole))
+    path = folder / "model.tar.gz"
+    # Without compression, the damage is in the tar file, not only in its checksum.
+    with (
+        gzip.open(path, "wb", compresslevel=0) as packed,
+        tarfile.open(None, "w", packed) as archive,
+    ):
+        archive.add(folder / "published", "216")
+    return Target({path: list(range(2000))}, lambda: read_model(path))
+
+
+def variables(folder: Path) -> Target:
+    from foreign_models import write_checkpoint
+    from small_models import TINY, random_arrays
+
+    from elmolib.formats.readers import read_model
+
+    model = folder / "model"
+    write_checkpoint(model, TINY, random_arrays(TINY))
+    files = everywhere(model / "model.ckpt-40.index", model / "checkpoint")
+    files |= {model / "model.ckpt-40.data-00000-of-00001": [0, 3, 100, 2000]}
+    return Target(files, lambda: read_model(model, slots=True))
+
+
+def hub(folder: Path) -> Target:
+    from foreign_models import graph_of, write_hub_module
+
+    from elmolib.formats.readers import read_model
+
+    model = folder / "model"
+    write_hub_module(model, graph_of(3.0, 3.0, "Relu", True, 50), ("weights", "scaling"))
+    files = everywhere(model / "saved_model.pb", model / "variables" / "variables.index")
+    return Target(files, lambda: read_model(model))
+
+
+OWN = (weights, zipped, options, checkpoint, corpus, parameters, vocabulary)
+FOREIGN = (tar, variables, hub)
+READERS = {reader.__name__: reader for reader in OWN + FOREIGN}
 
 
 def damaged(whole: bytes, places: list[int], rng: random.Random) -> bytes:
