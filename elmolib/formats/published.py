@@ -67,12 +67,12 @@ def fetch(model: str, options_url: str | None = None) -> Path:
     References:
         Peters et al. 2018, arXiv:1802.05365; AllenNLP documents the URLs.
     """
-    import pooch
-
     if options_url is not None and model in NAMES:
         raise DownloadError(f"{model} has options of its own: leave out {options_url}.")
     if model in SHIPPED:
         return SHIPPED[model]
+    import pooch
+
     files = _files_of(model, options_url)
     cache = pooch.create(
         cache_folder(),

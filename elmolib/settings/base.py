@@ -26,7 +26,10 @@ def key(meaning: str, default: Any = ..., may_change: bool = False, expected: st
 
 # A language code, changed to the spelling of BCP 47: DE, deu and ger to de, pt_br to pt-BR.
 _CODE = Field(pattern=r"^[A-Za-z]{2,3}([-_][A-Za-z0-9]+)*$")
-_STANDARD = AfterValidator(lambda tag: import_module("langcodes").standardize_tag(tag))
+# The library takes long to load, and the default needs no change.
+_STANDARD = AfterValidator(
+    lambda tag: tag if tag == "en" else import_module("langcodes").standardize_tag(tag)
+)
 _MEANING = "language code for splitting sentences and words"
 Language = Annotated[str, _CODE, _STANDARD, key(_MEANING, expected="a language code such as en")]
 

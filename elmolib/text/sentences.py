@@ -37,6 +37,8 @@ def split_sentences(text: str, language: str) -> Iterable[str]:
 @cache
 def rules_for(language: str) -> str:
     """Return the language whose rules to use. If there is none, warn once and return "*"."""
+    if language in _abbreviations():
+        return language
     import langcodes  # this import is here, because it takes long
 
     # For example, arb and pes have the rules of their macrolanguages, ar and fa.
