@@ -106,7 +106,8 @@ class Command(click.Command):
 def _found(model: str, base: Path) -> str:
     """Return a model's name, URL or path, if there is such a file."""
     path = base / Path(model).expanduser()
-    if not is_published(model) and not os.path.exists(path):
+    found = os.path.exists(path) or os.path.exists(f"{path}.index")  # a checkpoint of bilm-tf
+    if not is_published(model) and not found:
         raise WeightsError(
             f"There is no model {path}: name a file, a folder, a URL, or one of {', '.join(NAMES)}."
         )
@@ -118,8 +119,9 @@ def _found(model: str, base: Path) -> str:
 def main() -> None:
     """Train ELMo on your own text, evaluate the model, and compute vectors with it.
 
-    MODEL is a file, a folder, a zip file, a URL, or a name: en-tiny, small, medium, original or
-    original-5.5b. With -f, MODEL is optional; the default is the model of the run.
+    MODEL is a file, a folder, an archive, a URL, or a name: en-tiny, small, medium, original,
+    original-5.5b, or many-langs/ro and other languages. With -f, MODEL is optional; the default is
+    the model of the run.
 
     Exit codes: 0 done; 1 an error; 2 a mistake in the command or in a parameter; 130 interrupted,
     or stopped before the end.
@@ -343,10 +345,12 @@ def info(given: Given) -> tuple:
     path = pretrained_path(model, Path())
     file = path if path.is_file() else Path(stored.source)
     a, scales = stored.architecture, stored_scales(stored)
+    made_by = (stored.training_record or {}).get("made_by", "bilm-tf or AllenNLP")
+    lists = {"characters": stored.spelling.characters, "words": stored.spelling.words}
     data = {
         "model": str(file),
-        "format": f"elmolib {stored.format}" if stored.format else "bilm-tf or AllenNLP",
-        "sha256": sha256_of(file),
+        "format": f"elmolib {stored.format}" if stored.format else made_by,
+        "sha256": sha256_of(file) if file.is_file() else None,
         "layers": a.n_layers + 1,
         "dim": 2 * a.projection_dim,
         "parameters": a.n_parameters(),
@@ -354,6 +358,8 @@ def info(given: Given) -> tuple:
         "softmax": stored.has_softmax,
         "options": options.options_of(a),
         "tokenizer": stored.tokenizer.to_json(),
+        "spelling": {name: len(each) for name, each in lists.items() if each} or "bytes",
+        "mix": stored.mix and list(stored.mix),
         "record": stored.training_record,
         "int8_clipped": scales and scales.clipped,
     }

@@ -30,9 +30,18 @@ PUBLISHED: dict[str, tuple] = {
     "original-5.5b": ("2x4096_512_2048cnn_2xhighway_5.5B",),
 }
 
-NAMES = (*SHIPPED, *PUBLISHED)
+_LANGUAGES = (
+    "ar bg ca cs cu da de el en es et eu fa fi fr ga gl grc he hi hr hu "
+    "id it ja ko la lv nl nb nn pl pt ro ru sk sl sv tr ug uk ur vi zh"
+)
+MANY_LANGS = {f"many-langs/{code}": 136 + k for k, code in enumerate(_LANGUAGES.split())}
+"""The models of ELMoForManyLangs by language, and their numbers in the NLPL repository. They are
+from the authors' table; no download of them has been tried."""
+
+NAMES = (*SHIPPED, *PUBLISHED, "many-langs/CODE")
 
 _BASE_URL = "https://s3-us-west-2.amazonaws.com/allennlp/models/elmo"
+_NLPL_URL = "http://vectors.nlpl.eu/repository/11"
 _SCHEMES = ("https://", "http://")
 _SUFFIXES = (".zip", ".tar.gz", ".hdf5", ".h5")
 _TEMPORARY = (408, 429, 500, 502, 503, 504)
@@ -40,7 +49,7 @@ _TEMPORARY = (408, 429, 500, 502, 503, 504)
 
 def is_published(name: str) -> bool:
     """Whether a string is the name of a published model or a URL, not a path."""
-    return name in NAMES or name.startswith(_SCHEMES)
+    return name in {**SHIPPED, **PUBLISHED, **MANY_LANGS} or name.startswith(_SCHEMES)
 
 
 def pretrained_path(name: str, base: Path) -> Path:
@@ -67,7 +76,7 @@ def fetch(model: str, options_url: str | None = None) -> Path:
     References:
         Peters et al. 2018, arXiv:1802.05365; AllenNLP documents the URLs.
     """
-    if options_url is not None and model in NAMES:
+    if options_url is not None and model in (*NAMES, *MANY_LANGS):
         raise DownloadError(f"{model} has options of its own: leave out {options_url}.")
     if model in SHIPPED:
         return SHIPPED[model]
@@ -112,9 +121,12 @@ def _files_of(model: str, options_url: str | None) -> list[_File]:
         url = f"{_BASE_URL}/{name}/elmo_{name}"
         weights = _File(f"{url}_weights.hdf5", f"{model}/elmo_{name}_weights.hdf5", *known)
         return [_File(f"{url}_options.json", f"{model}/options.json"), weights]
+    if model in MANY_LANGS:
+        number = MANY_LANGS[model]
+        return [_File(f"{_NLPL_URL}/{number}.zip", f"{model}/{number}.zip")]
     name = PurePosixPath(unquote(re.split("[?#]", model)[0])).name
     if not model.startswith(_SCHEMES) or not name.endswith(_SUFFIXES):
-        nearest = difflib.get_close_matches(model, NAMES, n=1)
+        nearest = difflib.get_close_matches(model, (*NAMES, *MANY_LANGS), n=1)
         raise DownloadError(
             f"{model!r} is neither one of {', '.join(NAMES)} nor the http(s) URL of a "
             f"{', '.join(_SUFFIXES)} file" + (f": did you mean {nearest[0]!r}?" if nearest else ".")

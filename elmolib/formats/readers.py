@@ -15,7 +15,7 @@ import numpy as np
 
 from elmolib.errors import OptionsError, WeightsError, reason
 from elmolib.files import read_limited, require_regular_file
-from elmolib.formats import allennlp, checkpoints, hub
+from elmolib.formats import allennlp, checkpoints, hub, many_langs
 from elmolib.formats.archives import cannot_unpack, is_gzip, is_zip, unpack
 from elmolib.formats.hdf5 import open_hdf5
 from elmolib.formats.names import SOFTMAX
@@ -182,6 +182,7 @@ def _is_word_cache(path: Path) -> bool:
 FOLDERS: list[tuple[Callable, Callable]] = [
     (_holds_hdf5, _read_folder),
     (hub.recognizes, hub.read),
+    (many_langs.recognizes, many_langs.read),
     (allennlp.recognizes, allennlp.read),
     (checkpoints.recognizes, checkpoints.read),
 ]
