@@ -183,6 +183,33 @@ def tar(folder: Path) -> Target:
     return Target({path: list(range(2000))}, lambda: read_model(path))
 
 
+def many_langs(folder: Path) -> Target:
+    from foreign_models import write_many_langs
+
+    from elmolib.formats.readers import read_model
+
+    model = folder / "model"
+    write_many_langs(model)
+    pickles = [model / "encoder.pkl", model / "token_embedder.pkl"]
+    files = {path: list(range(path.read_bytes().index(b"]("))) for path in pickles}
+    files |= everywhere(model / "char.dic", model / "cnn.json")
+    return Target(files, lambda: read_model(model))
+
+
+def allennlp(folder: Path) -> Target:
+    from foreign_models import write_allennlp, write_torch_zip
+
+    from elmolib.formats.readers import read_model
+
+    model = folder / "model"
+    write_allennlp(model, write_torch_zip)
+    path = model / "weights.th"
+    with zipfile.ZipFile(path) as archive:
+        pickle, directory = archive.getinfo("archive/data.pkl").file_size, archive.start_dir
+    places = [*range(100 + pickle), *range(directory, path.stat().st_size)]
+    return Target({path: places}, lambda: read_model(path))
+
+
 def variables(folder: Path) -> Target:
     from foreign_models import write_checkpoint
     from small_models import TINY, random_arrays
@@ -208,7 +235,7 @@ def hub(folder: Path) -> Target:
 
 
 OWN = (weights, zipped, options, checkpoint, corpus, parameters, vocabulary)
-FOREIGN = (tar, variables, hub)
+FOREIGN = (tar, many_langs, allennlp, variables, hub)
 READERS = {reader.__name__: reader for reader in OWN + FOREIGN}
 
 
