@@ -8,6 +8,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatch
 from gzip import BadGzipFile, GzipFile
 from pathlib import Path, PurePosixPath
@@ -29,47 +30,48 @@ _WANTED += ("weights.th", "*options_file", "token_embedder.pkl", "encoder.pkl", 
 
 
 def is_zip(path: Path) -> bool:
-    """Whether a file is a zip file."""
+    """Whether a path is a zip file."""
     return begins_with(path, b"PK\x03\x04")
 
 
-def is_gzip(path: Path) -> bool:
-    """Whether a file is compressed by gzip, as `.tar.gz` files are."""
-    return begins_with(path, b"\x1f\x8b")
+def is_archive(path: Path) -> bool:
+    """Whether a path is a zip file, or a file compressed by gzip, as `.tar.gz` files are."""
+    return is_zip(path) or begins_with(path, b"\x1f\x8b")
 
 
-def unpack(path: Path, folder: Path) -> None:
-    """Unpack the files of a model into a folder.
+@contextmanager
+def unpacked(path: Path) -> Iterator[Path]:
+    """Unpack the files of a model into a temporary folder.
 
     Raises:
-        WeightsError: the archive is damaged or encrypted, has a member that leads outside, expands
-            too much or holds too many files, or there is no room to unpack it.
+        WeightsError: the archive is damaged, hostile or too large for the folder.
     """
-    try:
-        members = _zip_members if is_zip(path) else _tar_members
-        for number, (name, packed) in enumerate(members(path)):
-            if number == _MAX_FILES:
-                raise WeightsError(f"{path} is refused: it holds more than {_MAX_FILES} files.")
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            with packed, (folder / name).open("wb") as file:
-                shutil.copyfileobj(packed, file, 1 << 20)
-    except ElmolibError:
-        raise
-    except DAMAGE as error:
-        raise WeightsError(f"{path} is a damaged or encrypted archive: {error}.") from None
-    except OSError as error:
-        raise cannot_unpack(path, error) from None
+    with ExitStack() as stack:
+        try:
+            temporary = tempfile.TemporaryDirectory(prefix="elmolib-")
+            folder = Path(stack.enter_context(temporary))
+            for number, (name, packed) in enumerate(_members(path)):
+                if number == _MAX_FILES:
+                    raise WeightsError(f"{path} is refused: it holds more than {_MAX_FILES} files.")
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                with packed, (folder / name).open("wb") as file:
+                    shutil.copyfileobj(packed, file, 1 << 20)
+        except ElmolibError:
+            raise
+        except DAMAGE as error:
+            raise WeightsError(f"{path} is a damaged or encrypted archive: {error}.") from None
+        except OSError as error:
+            raise WeightsError(
+                f"{path} cannot be unpacked in {tempfile.gettempdir()} ({reason(error)}): if the "
+                "file is not damaged, free some space there or set TMPDIR to another folder."
+            ) from None
+        yield folder
 
 
-def cannot_unpack(path: Path, error: OSError) -> WeightsError:
-    """Return the error for an archive that there is no room to unpack."""
-    return WeightsError(
-        f"{path} cannot be unpacked in {tempfile.gettempdir()} ({reason(error)}): if the file is "
-        "not damaged, free some space there or set TMPDIR to another folder."
-    )
-
-
-def _zip_members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
+def _members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    if not is_zip(path):
+        yield from _tar_members(path)
+        return
     with zipfile.ZipFile(path) as archive:
         files = [info for info in archive.infolist() if not info.is_dir()]
         wanted = [info for info in files if _is_wanted(info.filename, path)]
@@ -82,8 +84,7 @@ def _zip_members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
 
 
 def _tar_members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    bounded = _Bounded(path)
-    with bounded, tarfile.open(fileobj=bounded, mode="r|") as archive:
+    with _Bounded(path) as bounded, tarfile.open(fileobj=bounded, mode="r|") as archive:
         for info in archive:
             wanted = _is_wanted(info.name, path) and not info.isdir()
             if wanted and not info.isreg():
@@ -96,15 +97,9 @@ def _tar_members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
 class _Bounded(GzipFile):
     """A gzip file that refuses to expand too much."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self._path, self._size = path, 0
-
     def read(self, size: int | None = -1) -> bytes:
-        content = super().read(size)
-        self._size += len(content)
-        _require_size(self._size, self._path)
-        return content
+        _require_size(self.tell(), Path(self.name))
+        return super().read(size)
 
 
 def _require_size(size: int, path: Path) -> None:

@@ -164,9 +164,6 @@ def assemble(
         slots: the accumulators of Adagrad, by elmolib's names.
         before: a function that gets all arrays before they are read.
         fields: further fields of the `StoredModel`.
-
-    Raises:
-        WeightsError: an array is missing, unexpected or damaged, or has another shape.
     """
 
     def known() -> dict[str, Any]:

@@ -34,10 +34,7 @@ _CELL_PARTS = {
 
 
 def bilm_tf_names(names: Iterable[str]) -> dict[str, str]:
-    """Find the arrays of a model by the ends of their names; of equal ends, the shortest name.
-
-    The result maps elmolib's names to the names.
-    """
+    """Map elmolib's names to the names that have the right ends; of several, to the shortest."""
     found = {}
     for name in sorted(names, key=len, reverse=True):
         for end, ours in _BILM_TF.items():
@@ -51,11 +48,7 @@ def bilm_tf_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def dimensions(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """Infer an architecture's dimensions from the shapes of the arrays, by elmolib's names.
-
-    Raises:
-        LookupError: an array is missing or has too few axes.
-    """
+    """Infer an architecture's dimensions from the shapes of the arrays, by elmolib's names."""
 
     def number(name: str) -> int:
         return next(k for k in itertools.count() if name.format(k) not in shapes)

@@ -3,11 +3,9 @@
 import os
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import h5py
@@ -16,7 +14,7 @@ import numpy as np
 from elmolib.errors import OptionsError, WeightsError, reason
 from elmolib.files import read_limited, require_regular_file
 from elmolib.formats import allennlp, checkpoints, hub, many_langs
-from elmolib.formats.archives import cannot_unpack, is_gzip, is_zip, unpack
+from elmolib.formats.archives import is_archive, unpacked
 from elmolib.formats.hdf5 import open_hdf5
 from elmolib.formats.names import SOFTMAX
 from elmolib.formats.options import MAX_BYTES as OPTIONS_BYTES
@@ -145,12 +143,7 @@ def _with_softmax(model: StoredModel, checkpoint: StoredModel) -> StoredModel:
 
 
 def _read_archive(path: Path, request: Request, source: str) -> StoredModel:
-    with ExitStack() as stack:
-        try:
-            folder = Path(stack.enter_context(TemporaryDirectory(prefix="elmolib-")))
-        except OSError as error:
-            raise cannot_unpack(path, error) from None
-        unpack(path, folder)
+    with unpacked(path) as folder:
         homes = [folder, *(each for each in sorted(folder.rglob("*")) if each.is_dir())]
         readers = [[read for recognizes, read in FOLDERS if recognizes(home)] for home in homes]
         found = {home: read[0] for home, read in zip(homes, readers, strict=True) if read}
@@ -189,8 +182,7 @@ FOLDERS: list[tuple[Callable, Callable]] = [
 READERS: list[tuple[Callable, Callable]] = [
     *FOLDERS,
     (Path.is_dir, _read_folder),
-    (is_zip, _read_archive),
-    (is_gzip, _read_archive),
+    (is_archive, _read_archive),
     (h5py.is_hdf5, read_weight_file),
 ]
 """Pairs of functions, one pair for each form of a model: a test of a path, and a reader."""

@@ -31,11 +31,7 @@ _DTYPES: dict[int, np.dtype[Any]] = {
 
 
 def read_variables(prefix: Path, source: str) -> dict[str, Array]:
-    """Return the variables of a checkpoint that hold floats; `prefix` is its path without endings.
-
-    Raises:
-        WeightsError: a file is missing or damaged, or a variable is stored in slices.
-    """
+    """Return the float variables of a checkpoint; `prefix` is its path without ending."""
     index = read_limited(f"{prefix}.index", _MAX_INDEX, WeightsError, f"{source}.index")
     try:
         table = _table(index)

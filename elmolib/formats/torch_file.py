@@ -53,11 +53,7 @@ def recognizes(path: Path) -> bool:
 
 
 def read_tensors(path: Path, source: str) -> dict[str, Array]:
-    """Return the tensors of a state dictionary that hold floats.
-
-    Raises:
-        WeightsError: the file is damaged, or holds anything but tensors.
-    """
+    """Return the tensors of a state dictionary that hold floats."""
     try:
         require_regular_file(path)
         with path.open("rb") as file:
@@ -193,8 +189,7 @@ def _made(name: str, *arguments: Any) -> Any:
         return arguments[0]
     if name != _TENSOR:
         raise ValueError(f"it names {_text(name)}")
-    storage, first, shape, strides, *_ = arguments
-    dtype, key, count = storage
+    (dtype, key, count), first, shape, strides, *_ = arguments
     numbers = all(type(number) is int for number in (count, first, *shape, *strides))
     if not numbers or not isinstance(dtype, np.dtype):
         raise ValueError("it has a tensor of an odd form")
