@@ -76,7 +76,8 @@ def _mean_columns(groups: tuple[np.ndarray, ...]) -> float:
 def one_step(settings: dict, requests: Requests) -> None:
     """Repeat a training step of bilm-tf with the same weights, batch and sampled words."""
     from elmolib.model.bilm import BiLM
-    from elmolib.training.step import Adagrad, TrainingStep
+    from elmolib.training.adagrad import Adagrad
+    from elmolib.training.step import TrainingStep
 
     options = settings["options"]
     architecture, size = architecture_from_options(options), options["n_tokens_vocab"]

@@ -132,6 +132,7 @@ class Workspace:
             "dropout": 0.1,
             "epochs": 10,
             "unroll_steps": 20,
+            "recipe": "bilm-tf",
             "learning_rate": 0.2,
             "initial_accumulator": 1.0,
             "clip_norm": 10.0,

@@ -54,6 +54,7 @@ def small_parameters(folder: Path, **changes: object) -> Parameters:
         "batch_size": 6,
         "unroll_steps": 3,
         "n_negatives": 8,
+        "recipe": "bilm-tf",
         "learning_rate": 0.5,
         "sentence": "the river bank was steep .",
         "progress": "none",

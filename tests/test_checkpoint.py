@@ -216,13 +216,24 @@ def folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("checkpoint")
 
 
+RECIPES = {"bilm-tf": {}, "elmolib": {"recipe": "elmolib", "learning_rate": 0.02}}
+
+
+@pytest.fixture(scope="module", params=["bilm-tf"])
+def recipe(request) -> str:
+    return request.param
+
+
+both_recipes = pytest.mark.parametrize("recipe", list(RECIPES), indirect=True)
+
+
 @pytest.fixture
-def make(folder, tmp_path):
+def make(folder, tmp_path, recipe):
     """Create the run of this test; all runs share one corpus."""
 
     def make(**changes) -> Training:
         run = {"run_dir": str(tmp_path / "run"), "corpus_dir": str(folder / "corpus")}
-        run |= {"max_steps": 30, "heldout_fraction": None}
+        run |= {"max_steps": 30, "heldout_fraction": None, **RECIPES[recipe]}
         parameters = small_parameters(folder, **{**run, **changes})
         return Training(parameters, prepare_corpus(parameters))
 
@@ -230,10 +241,11 @@ def make(folder, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def weights(folder) -> bytes:
+def weights(folder, recipe) -> bytes:
     """Return the content of the weight file of an uninterrupted run."""
-    run = {"run_dir": str(folder / "run"), "corpus_dir": str(folder / "corpus")}
-    parameters = small_parameters(folder, **run, max_steps=30, heldout_fraction=None)
+    run = {"run_dir": str(folder / recipe), "corpus_dir": str(folder / "corpus")}
+    run |= {"max_steps": 30, "heldout_fraction": None, **RECIPES[recipe]}
+    parameters = small_parameters(folder, **run)
     return content(Training(parameters, prepare_corpus(parameters)).run())
 
 
@@ -276,6 +288,7 @@ def test_checkpoints_every_few_minutes(make):
     assert steps_of(unhurried) == [0]
 
 
+@both_recipes
 @pytest.mark.parametrize("again", ["the same object", "another object"])
 def test_an_aborted_step_changes_nothing(make, weights, monkeypatch, again):
     training = make(checkpoint_steps=5)
@@ -296,6 +309,7 @@ def test_an_aborted_step_changes_nothing(make, weights, monkeypatch, again):
     assert content(training.run()) == weights
 
 
+@both_recipes
 def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(make, weights):
     training = make(checkpoint_steps=5)
     with pytest.raises(Stop):
@@ -450,10 +464,10 @@ def test_restore_best_weights_is_refused(make):
 
 def test_a_run_with_another_checkpoint_format_is_refused(make, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("elmolib.training.checkpoint.FORMAT", 2)
+        patch.setattr("elmolib.training.checkpoint.FORMAT", 3)
         make(max_steps=2).run()
     with pytest.raises(
-        TrainingError, match=r"has checkpoint format 2, .* reads format 1: .*delete"
+        TrainingError, match=r"has checkpoint format 3, .* reads format 2: .*delete"
     ):
         make()
 

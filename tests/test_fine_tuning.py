@@ -147,6 +147,16 @@ def test_fine_tuning_lowers_the_new_domains_perplexity(fine_tuned):
     assert printed.index("before training") < printed.index("epoch 1/4")
 
 
+def test_the_default_recipe_fine_tunes_too(trained, tmp_path, other_domain):
+    elmolib = {"recipe": "elmolib", "learning_rate": 0.02}
+    training = training_from(trained, tmp_path, **KEPT, **elmolib, epochs=4)
+    before = training.heldout_perplexity()
+    training.run()
+    after = training.heldout_perplexity()
+    assert after.forward < before.forward / 2
+    assert after.backward < before.backward / 2
+
+
 def test_the_fine_tuned_file_is_self_contained(fine_tuned):
     stored = read_model(fine_tuned.training.weights_path)
     assert stored.vocabulary == fine_tuned.training.corpus.vocabulary

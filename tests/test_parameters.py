@@ -70,6 +70,20 @@ def test_published_dimensions(root: Path) -> None:
         )
 
 
+def test_a_key_that_is_null_has_the_value_of_the_recipe() -> None:
+    elmolib, bilm_tf = (Parameters(**REQUIRED, recipe=name) for name in ("elmolib", "bilm-tf"))
+    assert elmolib == Parameters(**REQUIRED)
+    # The constant rate of the authors of bilm-tf.
+    assert bilm_tf.of_recipe("learning_rate") == 0.2
+    assert bilm_tf.of_recipe("learning_rate_decay") == 0.0
+    assert bilm_tf.of_recipe("learning_rate_warmup") == 0.0
+    assert elmolib.of_recipe("learning_rate_decay") > 0.5
+    own = Parameters(**REQUIRED, learning_rate=0.125, learning_rate_decay=0)
+    assert (own.of_recipe("learning_rate"), own.of_recipe("learning_rate_decay")) == (0.125, 0.0)
+    with pytest.raises(ParameterError, match="initial_accumulator .* set recipe to bilm-tf"):
+        Parameters(**REQUIRED, initial_accumulator=0.01)
+
+
 def test_a_list_cannot_change_behind_frozen_parameters() -> None:
     filters = [[1, 4], [2, 8]]
     parameters = Parameters.from_mapping(REQUIRED | {"filters": filters})
@@ -91,6 +105,7 @@ def test_whole_numbers_pass_for_fractions() -> None:
         ("n_negative", 8, ["unknown", "'n_negatives'"]),
         ("zzz", 8, ["unknown", "'zzz'"]),
         ("learning_rate", "fast", ["learning_rate", "a number above 0", "'fast'"]),
+        ("recipe", "adam", ["recipe", "elmolib or bilm-tf", "'adam'"]),
         ("epochs", "2.5", ["epochs", "whole number", "2.5"]),
         ("run_dir", 20261129, ["text", "not 20261129", "quotes in YAML", "-r run_dir"]),
         ("run_dir", "None", ["run_dir", "'None'"]),

@@ -59,13 +59,16 @@ def test_matrix_products_are_float32_again_after_the_block():
         assert 1e-4 < inside < 2**-7
 
 
-def test_a_model_learns_as_well_as_in_float32(tmp_path, processor_has_it):
+@pytest.mark.parametrize("recipe", ["elmolib", "bilm-tf"])
+def test_a_model_learns_as_well_as_in_float32(tmp_path, processor_has_it, recipe):
     perplexities = {}
     for precision in ("float32", "bfloat16"):
         parameters = small_parameters(
             tmp_path,
             run_dir=str(tmp_path / precision),
             precision=precision,
+            recipe=recipe,
+            learning_rate=0.5 if recipe == "bilm-tf" else 0.02,
             epochs=4,
             heldout_seed=0,
         )

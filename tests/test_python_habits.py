@@ -135,7 +135,9 @@ def test_sentences_in_memory_are_trained_on_like_their_file(tmp_path, monkeypatc
 def test_a_run_on_sentences_in_memory_resumes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for steps in (3, 6):
-        ELMo(SENTENCES, run_dir="runs/a", **SMALL | {"max_steps": steps}).train()
+        ELMo(
+            SENTENCES, run_dir="runs/a", **SMALL | {"max_steps": steps, "recipe": "bilm-tf"}
+        ).train()
         assert read_model("runs/a/elmo.h5").training_record["step"] == steps
     with pytest.raises(CorpusError, match="whose text was prepared with another"):
         ELMo(SENTENCES[1:], run_dir="runs/a", **SMALL).train()

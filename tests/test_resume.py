@@ -52,7 +52,7 @@ def prepare(report: Callable[[int], None]) -> None:
     prepare_corpus(Parameters.from_yaml("params.yaml"), processes=2, chunk_bytes=20_000)
 
 
-def made(folder: Path, n_sentences: int, n_steps: int) -> Path:
+def made(folder: Path, n_sentences: int, n_steps: int, recipe: str = "bilm-tf") -> Path:
     """Create a folder with a text and parameters."""
     folder.mkdir()
     text = "\n".join(made_up_sentences(n_sentences)) + "\n"
@@ -60,6 +60,8 @@ def made(folder: Path, n_sentences: int, n_steps: int) -> Path:
     parameters = small_parameters(
         folder,
         run_dir="run",
+        recipe=recipe,
+        learning_rate=None,
         text="text.txt",
         n_layers=2,
         timestep_dropout=0.1,
@@ -138,12 +140,14 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
-def survives(tmp_path: Path, n_steps: int, moments: list[Callable], least_kills: int) -> None:
+def survives(
+    tmp_path: Path, recipe: str, n_steps: int, moments: list[Callable], least_kills: int
+) -> None:
     """Require that training that is killed at each of the moments writes the bytes of a whole run.
 
     A process that ends just before its kill does not count towards `least_kills`.
     """
-    whole, folder = (made(tmp_path / name, 200, n_steps) for name in ("whole", "killed"))
+    whole, folder = (made(tmp_path / name, 200, n_steps, recipe) for name in ("whole", "killed"))
     with started(train, whole) as undisturbed:
         undisturbed.finish()
     rng = random.Random(1)
@@ -171,16 +175,21 @@ def survives(tmp_path: Path, n_steps: int, moments: list[Callable], least_kills:
     assert kept == [f"step-{step:09d}.h5" for step in (n_steps - 2, n_steps)]
 
 
-def test_killed_training_ends_with_the_same_bytes(tmp_path):
+both_recipes = pytest.mark.parametrize("recipe", ["elmolib", "bilm-tf"])
+
+
+@both_recipes
+def test_killed_training_ends_with_the_same_bytes(tmp_path, recipe):
     moments = [within_preparation, after_some_steps, within_a_checkpoint, within_the_weights]
-    survives(tmp_path, 110, moments, 3)
+    survives(tmp_path, recipe, 110, moments, 3)
 
 
 @pytest.mark.slow
-def test_training_killed_many_times_ends_with_the_same_bytes(tmp_path):
+@both_recipes
+def test_training_killed_many_times_ends_with_the_same_bytes(tmp_path, recipe):
     again_and_again = [after_some_time, after_some_steps, within_a_checkpoint, after_some_steps]
     moments = [within_preparation] * 2 + [within_the_weights, after_an_epoch] * 2
-    survives(tmp_path, 410, moments + again_and_again * 5, 20)
+    survives(tmp_path, recipe, 410, moments + again_and_again * 5, 20)
 
 
 def preparation_survives(tmp_path: Path, n_kills: int) -> None:

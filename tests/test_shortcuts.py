@@ -19,8 +19,9 @@ from elmolib.model.bilm import BiLM
 from elmolib.model.lstm import ProjectedLSTM
 from elmolib.settings.architecture import Architecture
 from elmolib.text.characters import character_ids
+from elmolib.training.adagrad import Adagrad
 from elmolib.training.batches import Batch, Batches
-from elmolib.training.step import Adagrad, TrainingStep
+from elmolib.training.step import TrainingStep
 
 OPTIONS = Architecture(
     char_embedding_dim=5,

@@ -19,6 +19,7 @@ from elmolib.formats.readers import read_model
 from elmolib.model.bilm import BiLM
 from elmolib.scoring.heldout import unigram_perplexity
 from elmolib.scoring.perplexity import Scorer, windows_of_split
+from elmolib.settings.parameters import RECIPES
 from elmolib.training.batches import Batches
 from elmolib.training.loop import Training
 
@@ -233,6 +234,31 @@ def test_the_learning_rate_decays_linearly_at_the_end(make, whole):
     assert weights(again) == weights(training)
     with pytest.raises(TrainingError, match="differs in epochs"):
         make("falling", learning_rate_decay=0.25, epochs=3)
+
+
+def test_the_learning_rate_of_the_default_recipe_rises_and_falls_in_lines(make):
+    rates = []
+    elmolib = {"recipe": "elmolib", "learning_rate": None, "learning_rate_warmup": 0.25}
+    training = make("rising", **elmolib, learning_rate_decay=0.5, max_steps=40)
+    training.run([Each(lambda _: rates.append(float(training.optimizer.learning_rate.numpy())))])
+    highest = RECIPES["elmolib"]["learning_rate"]
+    rising, falling = np.linspace(0, 1, 11)[1:], np.linspace(1, 0, 21)[:-1]
+    wanted = highest * np.concatenate([rising, np.ones(10), falling])
+    np.testing.assert_allclose(rates, wanted, rtol=1e-6)
+
+
+def test_the_default_recipe_learns_and_resumes_exactly(make):
+    elmolib = {"recipe": "elmolib", "learning_rate": 0.02, "learning_rate_decay": None}
+    whole = make("elmolib", **elmolib)
+    whole.run()
+    assert whole.history[-1]["heldout_mean"] < unigram_perplexity(whole.corpus)
+    make("elmolib in two", **elmolib).run([Until(70, stop)])
+    again = make("elmolib in two", **elmolib)
+    assert again.step == 71
+    again.run()
+    assert weights(again) == weights(whole)
+    with pytest.raises(TrainingError, match="differs in recipe"):
+        make("elmolib", **elmolib | {"recipe": "bilm-tf"})
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,9 @@ from elmolib.corpus.stream import BACKWARD, FORWARD
 from elmolib.formats.names import hdf5_arrays
 from elmolib.formats.options import architecture_from_options
 from elmolib.model.bilm import BiLM
+from elmolib.training.adagrad import Adagrad, clip_by_global_norm
 from elmolib.training.batches import Batch, log_expected_count
-from elmolib.training.step import Adagrad, TrainingStep, clip_by_global_norm, direction_losses
+from elmolib.training.step import TrainingStep, direction_losses
 
 pytestmark = pytest.mark.shared
 

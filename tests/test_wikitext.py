@@ -57,6 +57,7 @@ def test_one_epoch_from_scratch(shared, tmp_path):
         unroll_steps=options["unroll_steps"],
         n_negatives=options["n_negative_samples_batch"],
         epochs=1,
+        recipe="bilm-tf",
     )
     with pytest.warns(UserWarning, match="105 of 8,057 sentences"):
         corpus = prepare_corpus(parameters)

@@ -37,8 +37,17 @@ Seed = Annotated[int, Field(ge=0, le=_MAX_COUNT)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Name = Annotated[str, Field(pattern=r"^[^\x00]+$")]
+Share = Annotated[float, Field(ge=0, le=1)]
 Several = Annotated[tuple[Name, ...], Field(min_length=1)]
 Paths = Annotated[Name | Several, BeforeValidator(as_tuples), AfterValidator(_distinct)]
+
+
+_SCHEDULE = ("learning_rate", "learning_rate_warmup", "learning_rate_decay")
+RECIPES = {
+    name: dict(zip(_SCHEDULE, values, strict=True))
+    for name, values in {"elmolib": (0.01, 0.02, 0.98), "bilm-tf": (0.2, 0.0, 0.0)}.items()
+}
+"""The values of each recipe for keys that are null."""
 
 
 class RunSettings(Settings):
@@ -128,9 +137,16 @@ class TrainingSettings(RunSettings):
     unroll_steps: Count = key("words per stream and step", 20)
     n_negatives: Count | None = key("words sampled for the softmax; null for all", 8192)
     shuffle: bool = key("shuffle the sentences each epoch", True)
-    learning_rate: Positive = key("learning rate of Adagrad", 0.2)
-    learning_rate_decay: Annotated[float, Field(ge=0, le=1)] = key(
-        "final fraction of training over which the learning rate decays to 0", 0.0
+    recipe: Literal["elmolib", "bilm-tf"] = key(
+        "how to update weights: elmolib (Muon and Adam), or bilm-tf (Adagrad)", "elmolib"
+    )
+    # The value of these three keys is the recipe's if it is null.
+    learning_rate: Positive | None = key("highest learning rate, or null", None)
+    learning_rate_warmup: Share | None = key(
+        "first fraction of training, in which the rate rises, or null", None
+    )
+    learning_rate_decay: Share | None = key(
+        "last fraction of training, in which the rate falls to 0, or null", None
     )
     initial_accumulator: Positive = key("initial accumulator of Adagrad", 1.0)
     clip_norm: Positive = key("bound on the norm of all gradients", 10.0)
@@ -141,6 +157,16 @@ class TrainingSettings(RunSettings):
     checkpoint_minutes: Positive | None = key("minutes between checkpoints, or null", 10.0, True)
     checkpoint_steps: Count | None = key("steps between checkpoints, or null", None, True)
     keep_checkpoints: Count = key("number of checkpoints to keep", 2, may_change=True)
+
+    def of_recipe(self, name: str) -> float:
+        """Return the value of a key in `RECIPES`, or the recipe's value if the key is null."""
+        value = getattr(self, name)
+        return RECIPES[self.recipe][name] if value is None else value
+
+    def contradictions(self) -> Iterator[str]:
+        yield from super().contradictions()
+        if self.recipe != "bilm-tf" and self.initial_accumulator != 1.0:
+            yield "{initial_accumulator} is a setting of Adagrad: set {recipe} to bilm-tf."
 
 
 class ReportSettings(RunSettings):
@@ -185,8 +211,9 @@ class Parameters(ReportSettings, TrainingSettings, Architecture, TextSettings):
         64
 
     References:
-        The defaults are those of `bin/train_elmo.py` in https://github.com/allenai/bilm-tf, the
-        recipe of "Deep contextualized word representations", https://arxiv.org/abs/1802.05365.
+        With `recipe: bilm-tf`, the defaults are those of `bin/train_elmo.py` in
+        https://github.com/allenai/bilm-tf, the program that trained the models of "Deep
+        contextualized word representations", https://arxiv.org/abs/1802.05365.
     """
 
     @classmethod
@@ -257,8 +284,8 @@ class Parameters(ReportSettings, TrainingSettings, Architecture, TextSettings):
     def identity(self) -> dict[str, Any]:
         """Return the keys that must be the same when a run resumes, with their values."""
         kept = {k: v for k, v in self.to_json().items() if k not in self.may_change()}
-        if self.learning_rate_decay:
-            # The learning rate falls to 0 at the last step, so it depends on the number of steps.
+        if self.of_recipe("learning_rate_warmup") or self.of_recipe("learning_rate_decay"):
+            # The learning rate of a step depends on the number of steps.
             kept |= {"epochs": self.epochs, "max_steps": self.max_steps}
         return kept
 

@@ -17,7 +17,7 @@ from elmolib.formats import hdf5
 from elmolib.formats.names import SOFTMAX
 from elmolib.settings.run_folder import CHECKPOINTS
 
-FORMAT = 1
+FORMAT = 2
 Model = TypeVar("Model", bound=BaseModel)
 
 _NAME = re.compile(r"step-(\d{9,18})\.h5")

@@ -21,13 +21,16 @@ from elmolib.files import atomic_write, exclusive_lock, remove_partial_files, wr
 from elmolib.formats.published import pretrained_path
 from elmolib.formats.weights import StoredModel, write_model
 from elmolib.model.bilm import BiLM
+from elmolib.scoring.heldout import unigram_log_probabilities
 from elmolib.scoring.perplexity import Perplexity, Scorer, windows_of_split
 from elmolib.settings.parameters import Parameters, project_root
 from elmolib.settings.run_folder import HISTORY, LOCK, PARAMETERS, WEIGHTS
+from elmolib.training.adagrad import ACCUMULATOR, Adagrad
 from elmolib.training.batches import Batches
 from elmolib.training.checkpoint import CheckpointMetadata, Checkpoints
 from elmolib.training.fine_tuning import Transfer, load_pretrained
-from elmolib.training.step import Adagrad, TrainingStep
+from elmolib.training.muon import MuonAdam
+from elmolib.training.step import TrainingStep
 
 SAMPLE = 2048  # the approximate number of targets per direction in each sample
 SPEEDS = ("tokens_per_second", "seconds")  # columns of the history that depend on the machine
@@ -63,7 +66,7 @@ class Training:
         PosixPath('runs/tiny/elmo.h5')
 
     References:
-        Peters et al. 2018, arXiv:1802.05365; the recipe of bilm-tf's `bin/train_elmo.py`.
+        Peters et al. 2018, arXiv:1802.05365; for `recipe: bilm-tf`, bilm-tf's `bin/train_elmo.py`.
     """
 
     def __init__(self, parameters: Parameters, corpus: PreparedCorpus) -> None:
@@ -83,7 +86,13 @@ class Training:
         size = len(corpus.vocabulary)
         self.bilm = bilm = BiLM(p.architecture, size, p.dropout, p.timestep_dropout, p.seed)
         self.scorer = Scorer(bilm)
-        self.optimizer = Adagrad(bilm.weights_by_name(), p.learning_rate, p.initial_accumulator)
+        variables, rate = bilm.weights_by_name(), p.of_recipe("learning_rate")
+        self.optimizer: Adagrad | MuonAdam
+        if p.recipe == "bilm-tf":
+            self.optimizer = Adagrad(variables, rate, p.initial_accumulator)
+        else:
+            self.optimizer = MuonAdam(variables, rate)
+            bilm.softmax_b.assign(unigram_log_probabilities(corpus))
         self.training_step = TrainingStep(bilm, self.optimizer, p.clip_norm, bfloat16)
         texts = {"train_text": corpus.train, "heldout": corpus.heldout}
         self.samples = {k: spread_sentences(v, SAMPLE) for k, v in texts.items() if v is not None}
@@ -100,7 +109,8 @@ class Training:
             self._restore()
         elif p.pretrained is not None:
             path = pretrained_path(p.pretrained, project_root())
-            accumulators = self.optimizer.accumulators
+            slots = {name.partition("/"): slot for name, slot in self.optimizer.slots.items()}
+            accumulators = {n: slot for (kind, _, n), slot in slots.items() if kind == ACCUMULATOR}
             self.transfer = load_pretrained(bilm, corpus.vocabulary, path, accumulators)
 
     def __repr__(self) -> str:
@@ -108,10 +118,13 @@ class Training:
 
     @property
     def learning_rate(self) -> float:
-        """The next step's learning rate. With decay, it falls linearly to 0 by the last step."""
-        rate, decay = self.parameters.learning_rate, self.parameters.learning_rate_decay
-        decay_steps = decay * self.last_step
-        return rate * min(1.0, (self.last_step - self.step) / decay_steps) if decay_steps else rate
+        """The learning rate of the next step: it rises from 0, stays, and falls to 0, in lines."""
+        names = ("learning_rate", "learning_rate_warmup", "learning_rate_decay")
+        rate, warmup, decay = map(self.parameters.of_recipe, names)
+        if decay:
+            decay_steps = decay * self.last_step
+            rate *= min(1.0, (self.last_step - self.step) / decay_steps)
+        return rate * min(1.0, (self.step + 1) / (warmup * self.last_step)) if warmup else rate
 
     def run(self, callbacks: Sequence[Callback] = ()) -> Path:
         """Train to the end, or until stopped, and write the weights.
@@ -274,8 +287,8 @@ class Training:
 
     def _state_arrays(self) -> dict[str, np.ndarray]:
         arrays = {f"weights/{name}": values for name, values in self.bilm.arrays().items()}
-        for name, accumulator in self.optimizer.accumulators.items():
-            arrays[f"accumulators/{name}"] = accumulator.numpy()
+        for name, slot in self.optimizer.slots.items():
+            arrays[f"optimizer/{name}"] = slot.numpy()
         c, h = map(np.asarray, self.state)
         return arrays | {"state/c": c, "state/h": h, "epoch_losses": self._epoch_losses}
 
@@ -288,7 +301,8 @@ class Training:
             raise TrainingError(f"{problem}: {advice}.")
         for name, variable in self.bilm.weights_by_name().items():
             variable.assign(arrays[f"weights/{name}"])
-            self.optimizer.accumulators[name].assign(arrays[f"accumulators/{name}"])
+        for name, slot in self.optimizer.slots.items():
+            slot.assign(arrays[f"optimizer/{name}"])
         self.state = tuple(keras.ops.convert_to_tensor(arrays[f"state/{part}"]) for part in "ch")
         self.step, self.history = metadata.step, list(metadata.history)
         self._epoch_losses = arrays["epoch_losses"]

@@ -1,11 +1,9 @@
-"""One training step: losses of both directions, gradients, clipping, Adagrad."""
+"""One training step: losses of both directions, gradients, clipping, and the update."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import NamedTuple
 
-import keras
-import numpy as np
 import tensorflow as tf
 from keras import ops
 
@@ -13,40 +11,9 @@ from elmolib.backend import bfloat16_matmul
 from elmolib.corpus.stream import BACKWARD, FORWARD
 from elmolib.model.bilm import SOFTMAX, BiLM
 from elmolib.model.softmax import sampled_softmax_loss, softmax_loss
+from elmolib.training.adagrad import Adagrad, clip_by_global_norm
 from elmolib.training.batches import Batch
-
-
-class Adagrad:
-    """Adagrad as bilm-tf uses it: `acc += g * g; var -= learning_rate * g / sqrt(acc)`.
-
-    The attribute `learning_rate`, the step size, may be changed between steps. All accumulators
-    start with the value `initial_accumulator`. See Duchi et al. 2011, JMLR 12:2121-2159.
-    """
-
-    def __init__(
-        self, variables: dict[str, keras.Variable], learning_rate: float, initial_accumulator: float
-    ) -> None:
-        self.variables = variables
-        self.learning_rate = tf.Variable(learning_rate, dtype=tf.float32, trainable=False)
-        self.accumulators = {
-            name: tf.Variable(np.full(variable.shape, initial_accumulator, np.float32))
-            for name, variable in variables.items()
-        }
-
-    def apply(self, name: str, gradient: tf.Tensor, rows: tf.Tensor | None = None) -> None:
-        """Update a variable; if `rows` are given (distinct, int64), update only these rows."""
-        update, which = tf.raw_ops.ResourceApplyAdagradV2, {}
-        if rows is not None:
-            update, which = tf.raw_ops.ResourceSparseApplyAdagradV2, {"indices": rows}
-        var, accum = self.variables[name].value.handle, self.accumulators[name].handle
-        update(var=var, accum=accum, lr=self.learning_rate, epsilon=0.0, grad=gradient, **which)
-
-
-def clip_by_global_norm(gradients: Sequence[tf.Tensor], clip_norm: float):
-    """Scale gradients to a common norm of at most `clip_norm`; also return the norm before."""
-    norm = tf.sqrt(tf.add_n([2.0 * tf.nn.l2_loss(gradient) for gradient in gradients]))
-    factor = clip_norm / tf.maximum(norm, clip_norm)
-    return [gradient * factor for gradient in gradients], norm
+from elmolib.training.muon import MuonAdam
 
 
 class StepResult(NamedTuple):
@@ -89,7 +56,13 @@ class TrainingStep:
     `bfloat16`, matrices are multiplied as in `elmolib.backend.bfloat16_matmul`.
     """
 
-    def __init__(self, bilm: BiLM, optimizer: Adagrad, clip_norm: float, bfloat16: bool = False):
+    def __init__(
+        self,
+        bilm: BiLM,
+        optimizer: Adagrad | MuonAdam,
+        clip_norm: float,
+        bfloat16: bool = False,
+    ) -> None:
         self.bilm, self.optimizer, self.clip_norm = bilm, optimizer, clip_norm
         self._matmul = bfloat16_matmul if bfloat16 else nullcontext
         self._compiled: Callable | None = None
@@ -115,9 +88,8 @@ class TrainingStep:
         self.bilm.seed_generator.state.assign(counter)
         losses, state, gradients = self.gradients(batch, state)
         clipped, norm = clip_by_global_norm(list(gradients.values()), self.clip_norm)
-        for name, gradient in zip(gradients, clipped, strict=True):
-            is_sampled = name in SOFTMAX and batch.is_sampled
-            self.optimizer.apply(name, gradient, batch.rows if is_sampled else None)
+        rows = dict.fromkeys(SOFTMAX, batch.rows) if batch.is_sampled else {}
+        self.optimizer.update(dict(zip(gradients, clipped, strict=True)), rows)
         return StepResult(losses, norm, state)
 
     def gradients(self, batch: Batch, state):
