@@ -165,7 +165,7 @@ class ElmoEmbedder(LoadedModel):
             `(n_layers + 1, n_words, 2 * projection_dim)`. The first half of a vector is from the
             forward direction. Several sentences give a list of such arrays, in the same order.
         """
-        pick = self._encoder.picker(layers)
+        pick = self.encoder.picker(layers)
         words = self._words(sentences, several=True)
         vectors = [np.empty(0, np.float32)] * len(words)
         encoded = self._encoder.encode_each(words, batch_size, carry_state=carry_state)
