@@ -209,7 +209,7 @@ class ElmoEmbedder(LoadedModel):
             raise ParameterError(f"pooling must be 'mean' or 'max', not {pooling!r}.")
         one_layer(layers, "embed_sentences")
         pool = np.mean if pooling == "mean" else np.max
-        pick = self._encoder.picker(layers)
+        pick = self.encoder.picker(layers)
         words = self._words(sentences, several=True)
         vectors = np.zeros((len(words), 2 * self._encoder.architecture.projection_dim), np.float32)
         for place, all_layers in self._encoder.encode_each(words, batch_size):
