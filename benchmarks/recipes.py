@@ -22,20 +22,16 @@ RUNS: dict[str, dict] = {
     "bilm-tf": BILM_TF,
     "elmolib": {},
     "elmolib in bfloat16": {"precision": "bfloat16"},
-    "Adam alone": {"LARGEST": 0},
 }
-"""What each run changes in params/tiny.yaml. LARGEST is the constant of `elmolib.training.muon`."""
+"""What each run changes in params/tiny.yaml."""
 
 
 def train(folder: str, seed: int, changes: dict) -> dict:
     """Train once. Return the history and the time of the run, without preparation."""
     from elmolib.corpus.prepare import prepare_corpus
     from elmolib.settings.parameters import Parameters
-    from elmolib.training import muon
     from elmolib.training.loop import Training
 
-    muon.LARGEST = changes.get("LARGEST", muon.LARGEST)
-    changes = {key: value for key, value in changes.items() if key != "LARGEST"}
     with tempfile.TemporaryDirectory(dir=folder) as run_dir:
         places = {"run_dir": run_dir, "corpus_dir": f"{folder}/corpus"}
         parameters = Parameters.from_yaml("tiny", **places, seed=seed, **changes)
