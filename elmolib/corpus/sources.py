@@ -160,7 +160,7 @@ def _blocks(path: Path, size: int) -> Iterator[bytes]:
             while block := stream.read(size):
                 if block.endswith(b"\r"):
                     block += stream.read(1)
-                if block.count(b"\r") > block.count(b"\r\n"):
+                if b"\r" in block and block.count(b"\r") > block.count(b"\r\n"):
                     block = _LONE_RETURN.sub(b"\n", block)
                 if (nul := block.find(b"\0")) >= 0:
                     line += block.count(b"\n", 0, nul)

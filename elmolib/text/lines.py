@@ -17,7 +17,9 @@ def split_lines(text: str) -> list[str]:
     also splits at form feeds, U+0085 and U+2028; here, these are white space within a line. A byte
     order mark at the start of a line is dropped, because joined files have one at each join.
     """
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    lines = text.split("\n")
     if "\ufeff" in text:
         lines = [line.removeprefix("\ufeff") for line in lines]
     return lines if lines[-1] else lines[:-1]
