@@ -42,9 +42,9 @@ Several = Annotated[tuple[Name, ...], Field(min_length=1)]
 Paths = Annotated[Name | Several, BeforeValidator(as_tuples), AfterValidator(_distinct)]
 
 
-_SCHEDULE = ("learning_rate", "learning_rate_warmup", "learning_rate_decay")
+SCHEDULE = ("learning_rate", "learning_rate_warmup", "learning_rate_decay")
 RECIPES = {
-    name: dict(zip(_SCHEDULE, values, strict=True))
+    name: dict(zip(SCHEDULE, values, strict=True))
     for name, values in {"elmolib": (0.01, 0.02, 0.98), "bilm-tf": (0.2, 0.0, 0.0)}.items()
 }
 """The values of each recipe for keys that are null."""

@@ -6,8 +6,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-ACCUMULATOR = "accumulator"  # the slots of `Adagrad` are named "accumulator/<variable>"
-
 
 class Adagrad:
     """Adagrad as bilm-tf uses it: `acc += g * g; var -= learning_rate * g / sqrt(acc)`.
@@ -26,12 +24,11 @@ class Adagrad:
     ) -> None:
         self.variables = variables
         self.learning_rate = tf.Variable(learning_rate, dtype=tf.float32, trainable=False)
-        self.slots = {
-            f"{ACCUMULATOR}/{name}": tf.Variable(
-                np.full(variable.shape, initial_accumulator, np.float32)
-            )
+        self.accumulators = {
+            name: tf.Variable(np.full(variable.shape, initial_accumulator, np.float32))
             for name, variable in variables.items()
         }
+        self.slots = {f"accumulator/{name}": slot for name, slot in self.accumulators.items()}
 
     def update(self, gradients: Mapping[str, tf.Tensor], rows: Mapping[str, tf.Tensor]) -> None:
         """Update all variables; where `rows` has a name (distinct, int64), only these rows."""
@@ -41,7 +38,7 @@ class Adagrad:
                 update, which = tf.raw_ops.ResourceSparseApplyAdagradV2, {"indices": rows[name]}
             var, accum = (
                 self.variables[name].value.handle,
-                self.slots[f"{ACCUMULATOR}/{name}"].handle,
+                self.accumulators[name].handle,
             )
             update(var=var, accum=accum, lr=self.learning_rate, epsilon=0.0, grad=gradient, **which)
 

@@ -23,9 +23,9 @@ from elmolib.formats.weights import StoredModel, write_model
 from elmolib.model.bilm import BiLM
 from elmolib.scoring.heldout import unigram_log_probabilities
 from elmolib.scoring.perplexity import Perplexity, Scorer, windows_of_split
-from elmolib.settings.parameters import Parameters, project_root
+from elmolib.settings.parameters import SCHEDULE, Parameters, project_root
 from elmolib.settings.run_folder import HISTORY, LOCK, PARAMETERS, WEIGHTS
-from elmolib.training.adagrad import ACCUMULATOR, Adagrad
+from elmolib.training.adagrad import Adagrad
 from elmolib.training.batches import Batches
 from elmolib.training.checkpoint import CheckpointMetadata, Checkpoints
 from elmolib.training.fine_tuning import Transfer, load_pretrained
@@ -109,8 +109,8 @@ class Training:
             self._restore()
         elif p.pretrained is not None:
             path = pretrained_path(p.pretrained, project_root())
-            slots = {name.partition("/"): slot for name, slot in self.optimizer.slots.items()}
-            accumulators = {n: slot for (kind, _, n), slot in slots.items() if kind == ACCUMULATOR}
+            optimizer = self.optimizer
+            accumulators = optimizer.accumulators if isinstance(optimizer, Adagrad) else {}
             self.transfer = load_pretrained(bilm, corpus.vocabulary, path, accumulators)
 
     def __repr__(self) -> str:
@@ -119,8 +119,7 @@ class Training:
     @property
     def learning_rate(self) -> float:
         """The learning rate of the next step: it rises from 0, stays, and falls to 0, in lines."""
-        names = ("learning_rate", "learning_rate_warmup", "learning_rate_decay")
-        rate, warmup, decay = map(self.parameters.of_recipe, names)
+        rate, warmup, decay = map(self.parameters.of_recipe, SCHEDULE)
         if decay:
             decay_steps = decay * self.last_step
             rate *= min(1.0, (self.last_step - self.step) / decay_steps)
