@@ -315,7 +315,10 @@ def test_a_run_is_watched_after_a_reload_and_resumes(lab):
     until(watching.part("stop").is_enabled, "the run is known to train")
     watching.part("stop").click()
     until(lambda: "Stopped" in status(), "training has stopped")
-    assert "Start the training again" in watching.part("advice").inner_text()
+    until(
+        lambda: "Start the training again" in watching.part("advice").inner_text(),
+        "the advice says how to resume",
+    )
     before = read_steps(run)
     again = lab.open("02_train")
     again.run_all()
@@ -344,7 +347,11 @@ def test_kernel_that_cannot_handle_clicks_is_stopped_by_its_own_button(lab):
     notebook.screenshot("train_without_clicks", "dashboard")
     notebook.page.click('[data-command="notebook:interrupt-kernel"]')
     until(lambda: "Stopped" in notebook.part("status").inner_text(), "training has stopped")
-    assert "cannot handle clicks" not in notebook.part("advice").inner_text()
+    # The page shows one widget after the other, so the advice may follow the status.
+    until(
+        lambda: "cannot handle clicks" not in notebook.part("advice").inner_text(),
+        "the advice about clicks has gone",
+    )
     notebook.wait_until_done()
 
 
