@@ -122,7 +122,10 @@ class Tokenizer(Settings):
     def _split(self, sentence: str) -> list[str]:
         if not self.tokenized:
             # ICU's dictionaries do not know that a zero width space separates words.
-            return _words_of(WordBreaker(sentence.replace("\u200b", " "), self.language))
+            pieces = WordBreaker(sentence.replace("\u200b", " "), self.language)
+            # A piece can be white space, or contain white space before a combining mark.
+            is_short = len(sentence) < PIECES_AT_ONCE
+            return "\n".join(pieces).split() if is_short else _words_of(pieces)
         if self.tokenized == "tabs":
             return list(filter(None, (" ".join(word.split()) for word in sentence.split("\t"))))
         if len(sentence) < PIECES_AT_ONCE:
@@ -131,16 +134,12 @@ class Tokenizer(Settings):
 
 
 def _words_of(pieces: Iterable[str]) -> list[str]:
-    """Remove white space from the pieces of a sentence."""
+    """Remove white space from the pieces of a long sentence."""
     words, known = list[str](), dict[str, str]()
     # Each `islice` would restart ICU's iterator, so wrap the iterator in a generator.
     remaining = (piece for piece in pieces)
-    while some := list(islice(remaining, PIECES_AT_ONCE)):
-        # A piece can be white space, or contain white space before a combining mark.
-        found = "\n".join(some).split()
-        if len(some) < PIECES_AT_ONCE and not words:
-            return found
-        words += [known.setdefault(word, word) for word in found]
+    while some := "\n".join(islice(remaining, PIECES_AT_ONCE)):
+        words += [known.setdefault(word, word) for word in some.split()]
     return words
 
 
