@@ -15,7 +15,7 @@ from small_models import TINY, hdf5_form, random_arrays
 
 from elmolib import ElmoEmbedder
 from elmolib.errors import OptionsError, WeightsError
-from elmolib.formats.options import USUAL, options_of
+from elmolib.formats.options import options_of
 from elmolib.formats.readers import read_model, read_softmax
 from elmolib.settings.architecture import Architecture
 
@@ -198,6 +198,6 @@ def test_weights_alone_need_only_what_shapes_do_not_tell(folder: Path) -> None:
 def test_weights_alone_of_a_published_size_need_no_options(tmp_path: Path) -> None:
     filters = ((1, 32), (2, 32), (3, 64), (4, 128), (5, 256), (6, 512), (7, 1024))
     dims = {"char_embedding_dim": 16, "lstm_dim": 1024, "projection_dim": 128}
-    small = Architecture(filters=filters, n_highway=1, n_layers=2, **dims, **USUAL)
+    small = Architecture(filters=filters, n_highway=1, n_layers=2, **dims)
     write_hdf5(tmp_path / "weights.hdf5", small, random_arrays(small))
     assert_opens(tmp_path / "weights.hdf5", small)

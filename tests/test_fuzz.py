@@ -101,7 +101,7 @@ def options(folder: Path) -> Target:
 
     path = folder / "options.json"
     path.write_text(json.dumps(options_of(TINY)))
-    return Target(everywhere(path), lambda: weight_shapes(read_options(path), 10))
+    return Target(everywhere(path), lambda: weight_shapes(read_options(path)(), 10))
 
 
 def checkpoint(folder: Path) -> Target:

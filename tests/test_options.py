@@ -91,7 +91,7 @@ def test_arrays_are_those_of_the_reference_files(variant: str) -> None:
     with h5py.File(next((REFERENCE / variant).glob("*.hdf5"))) as file:
         file.visititems(note)
     vocabulary_size = shapes.get("softmax/W", (None,))[0]
-    options = read_options(REFERENCE / variant / "options.json")
+    options = read_options(REFERENCE / variant / "options.json")()
     assert dict(hdf5_arrays(options, vocabulary_size).values()) == shapes
 
 
@@ -216,7 +216,7 @@ def test_bad_text_is_refused(tmp_path: Path, text: bytes, reason: str) -> None:
     path = tmp_path / "options.json"
     path.write_bytes(text)
     with pytest.raises(OptionsError, match=reason) as caught:
-        read_options(path)
+        read_options(path)()
     assert str(path) in str(caught.value)
 
 
@@ -230,7 +230,7 @@ def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
 def test_byte_order_mark_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "options.json"
     path.write_text(json.dumps(SMALL), encoding="utf-8-sig")
-    assert read_options(path) == architecture_from_options(SMALL)
+    assert read_options(path)() == architecture_from_options(SMALL)
 
 
 @given(st.data())

@@ -8,19 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from elmolib.errors import OptionsError, WeightsError
-from elmolib.files import read_limited
-from elmolib.formats import torch_file
-from elmolib.formats.assembly import (
-    Array,
-    Arrays,
-    Request,
-    StoredModel,
-    assemble,
-    file_stamp,
-    mix_of,
-)
-from elmolib.formats.options import MAX_BYTES, parse_options, usual
+from elmolib.errors import WeightsError
+from elmolib.formats import assembly, torch_file
+from elmolib.formats.assembly import Array, Arrays, Request, StoredModel
+from elmolib.formats.options import read_options
 
 _WEIGHTS, _CHARACTERS = "weights.th", "_elmo_lstm._token_embedder._char_embedding_weights"
 _CONVOLUTION = r"(?:char_conv_|convolutions\.)(\d+)"
@@ -69,14 +60,14 @@ def recognizes(path: Path) -> bool:
 def read(path: Path, request: Request, source: str) -> StoredModel:
     """Read the ELMo in a model of AllenNLP, with its mix.
 
-    The options are those in the archive, if any, or else the `USUAL` ones. The archive may also
+    The options are those in the archive, if any, or else the usual ones. The archive may also
     hold an HDF5 file, but the weights in `weights.th` may have been trained further.
 
     References:
         AllenNLP 0.9, `modules/elmo.py` and `modules/elmo_lstm.py`.
     """
     file = path / _WEIGHTS if path.is_dir() else path
-    tensors, options = torch_file.read_tensors(file, source), partial(usual, source, {})
+    tensors = torch_file.read_tensors(file, source)
     found = [name.removesuffix(_CHARACTERS) for name in tensors if name.endswith(_CHARACTERS)]
     if not found:
         is_other = any("_contextualizer" in name for name in tensors)
@@ -84,17 +75,17 @@ def read(path: Path, request: Request, source: str) -> StoredModel:
         raise WeightsError(f"{source} {what}: name a model with the ELMo of Peters et al. 2018.")
     if len(found) > 1:
         warnings.warn(f"{source} has several ELMos: {found[0]!r} is read.", stacklevel=2)
-    for name in sorted(path.glob("fta/*options_file"))[:1]:
-        text = read_limited(name, MAX_BYTES, OptionsError, f"{source}/fta/{name.name}")
-        options = partial(parse_options, text, f"{source}/fta/{name.name}")
+    named = sorted(path.glob("fta/*options_file"))
+    options = read_options(named[0], f"{source}/fta/{named[0].name}") if named else None
     parts = [f"{found[0]}_elmo_lstm.{part}." for part in ("_token_embedder", "_elmo_lstm")]
     own = {n.removeprefix(p): a for n, a in tensors.items() for p in parts if n.startswith(p)}
-    names = [f"{found[0]}scalar_mix_0.scalar_parameters.{k}" for k in range(len(tensors))]
+    mix = f"{found[0]}scalar_mix_0"
+    names = [f"{mix}.scalar_parameters.{k}" for k in range(len(tensors))]
     scalars = [tensors[name] for name in names if name in tensors]
-    factors = [tensors[n] for n in tensors if n == f"{found[0]}scalar_mix_0.gamma"]
-    fields = {"mix": mix_of(scalars, factors, source), "stamp": file_stamp(file)}
+    factors = [tensors[name] for name in (f"{mix}.gamma",) if name in tensors]
+    arrays, weights = from_torch(own, source), assembly.mix_of(scalars, factors, source)
     before = partial(torch_file.require_stored, [file], source)
-    return assemble(from_torch(own, source), options, request, source, before=before, **fields)
+    return assembly.assemble(arrays, options, request, source, file, before, mix=weights)
 
 
 def from_torch(tensors: Arrays, source: str) -> dict[str, Array]:

@@ -18,7 +18,7 @@ from elmolib.formats.names import (
     hdf5_arrays,
     weight_shapes,
 )
-from elmolib.formats.options import KEYS, Known
+from elmolib.formats.options import KEYS, Options
 from elmolib.settings.architecture import N_BYTE_CHARACTERS, Architecture
 from elmolib.text.spelling import BYTES, Spelling
 from elmolib.text.tokenizer import Tokenizer
@@ -26,9 +26,6 @@ from elmolib.text.vocabulary import Vocabulary
 
 AS_IT_IS = Tokenizer(tokenized=True, unicode_form=None)
 """For models of other programs, which were trained on words in any Unicode form."""
-
-Options = Callable[[Known], Architecture]
-"""A function that parses options; its argument gives the values of keys that they lack."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +67,9 @@ class StoredModel:
 
     def no_softmax(self, consequence: str = "it cannot predict words") -> str:
         """Return "" if there is a softmax with words, otherwise a sentence with `consequence`."""
-        if self.has_softmax:
-            return ""
-        return (
-            f"{self.source} has no softmax with its vocabulary, so {consequence}: use a file that "
-            "holds the whole language model."
-        )
+        problem = f"{self.source} has no softmax with its vocabulary, so {consequence}"
+        advice = "use a file that holds the whole language model"
+        return "" if self.has_softmax else f"{problem}: {advice}."
 
     def require_softmax(self, consequence: str) -> None:
         """Raise a WeightsError with `consequence` if the softmax or its vocabulary is missing."""
@@ -153,16 +147,19 @@ def assemble(
     options: Options | None,
     request: Request,
     source: str,
-    slots: Arrays | None = None,
+    file: Path,
     before: Callable[[list[Array]], None] = lambda wanted: None,
+    slots: Arrays | None = None,
     **fields: Any,
 ) -> StoredModel:
     """Make a model from arrays by elmolib's names.
 
     Args:
-        options: completes the dimensions, which the shapes tell; `request.options` replace it.
-        slots: the accumulators of Adagrad, by elmolib's names.
+        options: completes the dimensions, which the shapes tell; None means the usual values.
+            `request.options` replace it.
+        file: the file whose stamp changes when the model is replaced.
         before: a function that gets all arrays before they are read.
+        slots: the accumulators of Adagrad, by elmolib's names.
         fields: further fields of the `StoredModel`.
     """
 
@@ -175,7 +172,8 @@ def assemble(
             raise WeightsError(f"{source} lacks arrays of an ELMo: name another file.") from None
 
     spelling, mix = fields.get("spelling", BYTES), fields.get("mix")
-    architecture = (request.options or options)(known)
+    complete = request.options or options
+    architecture = complete(known) if complete else Architecture.from_json(known(), source)
     W = arrays.get(SOFTMAX[0])
     rows = None if W is None else (W.shape or (1,))[0]
     if request.softmax:
@@ -183,20 +181,17 @@ def assemble(
     stored = hdf5_arrays(architecture, rows, spelling)
     wanted = [n for n in stored if (request.softmax if n in SOFTMAX else request.layers)]
     for name in wanted:
+        theirs, shape = stored[name]
         if name not in arrays:
-            raise WeightsError(
-                f"{source} has no array {stored[name].name} with shape {stored[name].shape}: use "
-                "the options of these weights."
-            )
+            problem = f"{source} has no array {theirs} with shape {shape}"
+            raise WeightsError(f"{problem}: use the options of these weights.")
         # A character embedding may have an extra first row for the padding.
-        n, *axes = stored[name].shape
-        if name != CHARACTERS or arrays[name].shape != (n + 1, *axes):
-            _check_shape(arrays[name].name, arrays[name].shape, stored[name].shape, source)
+        if name != CHARACTERS or arrays[name].shape != (shape[0] + 1, *shape[1:]):
+            _check_shape(arrays[name].name, arrays[name].shape, shape, source)
     for name in sorted(arrays.keys() - stored.keys() - set(SOFTMAX) if request.layers else ()):
         key = next(key for part, key in _SURPLUS.items() if part in name)
-        raise WeightsError(
-            f"{source} has the unexpected array {arrays[name].name}: check {key} in its options."
-        )
+        fault = f"has the unexpected array {arrays[name].name}"
+        raise WeightsError(f"{source} {fault}: check {key} in its options.")
     if mix is not None and len(mix) != architecture.n_layers + 1:
         raise WeightsError(f"{source}: its mix has not one weight per layer: give it again.")
     before([arrays[name] for name in wanted])
@@ -205,7 +200,7 @@ def assemble(
         {n: _values(each[n], stored[n], source).reshape(shapes[n]) for n in wanted if n in each}
         for each in (arrays, (request.slots and slots) or {})
     )
-    fields = {"tokenizer": AS_IT_IS, "source": source, **fields}
+    fields = {"tokenizer": AS_IT_IS, "source": source, "stamp": file_stamp(file), **fields}
     unread = W is not None and not request.softmax
     return StoredModel(architecture, read, unread_softmax=unread, slots=accumulators, **fields)
 
@@ -236,10 +231,9 @@ def _values(array: Array, stored: StoredArray, source: str) -> np.ndarray:
 def check_rows(rows: int | None, vocabulary: Vocabulary | None, source: str) -> None:
     """Refuse a vocabulary that is not that of the softmax."""
     if rows is not None and vocabulary is not None and rows != len(vocabulary):
-        raise WeightsError(
-            f"{source}: the array {SOFTMAX[0]} has {rows:,} rows, "
-            f"but the vocabulary has {len(vocabulary):,} words: give the vocabulary of this model."
-        )
+        found = f"the array {SOFTMAX[0]} has {rows:,} rows, but the vocabulary has"
+        advice = "give the vocabulary of this model"
+        raise WeightsError(f"{source}: {found} {len(vocabulary):,} words: {advice}.")
 
 
 def converted(values: np.ndarray, dtype: type[np.floating]) -> np.ndarray:
@@ -257,10 +251,8 @@ def check_values(name: str, values: np.ndarray, shape: tuple[int, ...], source: 
 
 def _check_shape(name: str, found: object, expected: tuple[int, ...], source: str) -> None:
     if found != expected:
-        raise WeightsError(
-            f"{source}: the array {name} has the shape {found}, but its options ask for "
-            f"{expected}: check the options."
-        )
+        fault = f"has the shape {found}, but its options ask for {expected}"
+        raise WeightsError(f"{source}: the array {name} {fault}: check the options.")
 
 
 def file_stamp(path: Path) -> tuple[int, ...]:

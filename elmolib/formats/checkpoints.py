@@ -39,9 +39,8 @@ def read(path: Path, request: Request, source: str) -> StoredModel:
     words = words_in(home, str(home), arrays)
     spelling = assembly.bilm_tf_spelling(arrays, words, source)
     slots = {name.removesuffix(_SLOT): a for name, a in variables.items() if name.endswith(_SLOT)}
-    stamp, slots = assembly.file_stamp(Path(f"{prefix}.index")), assembly.from_bilm_tf(slots)
-    fields = {"vocabulary": words, "spelling": spelling, "slots": slots, "stamp": stamp}
-    return assembly.assemble(arrays, options, request, source, **fields)
+    fields = {"vocabulary": words, "spelling": spelling, "slots": assembly.from_bilm_tf(slots)}
+    return assembly.assemble(arrays, options, request, source, Path(f"{prefix}.index"), **fields)
 
 
 def _prefix(path: Path) -> Path | None:
@@ -51,9 +50,7 @@ def _prefix(path: Path) -> Path | None:
     if Path(f"{path}.index").is_file():
         return path
     found = [*path.glob("*.index")] or [*path.glob("saves/epochs/*/*.index")]
-    latest = max(
-        found, key=lambda each: list(map(int, re.findall(r"\d{1,18}", str(each)))), default=None
-    )
+    latest = max(found, key=lambda p: [*map(int, re.findall(r"\d{1,18}", str(p)))], default=None)
     if (path / "checkpoint").is_file():
         # The file names the latest checkpoint, whose folder may have been on another machine.
         text = read_limited(path / "checkpoint", _MAX_STATE, WeightsError).decode(errors="replace")

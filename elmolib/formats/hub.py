@@ -9,16 +9,10 @@ from typing import Any
 
 from elmolib.errors import WeightsError
 from elmolib.files import read_limited
+from elmolib.formats import assembly
 from elmolib.formats.archives import DAMAGE
-from elmolib.formats.assembly import (
-    Request,
-    StoredModel,
-    assemble,
-    file_stamp,
-    from_bilm_tf,
-    mix_of,
-)
-from elmolib.formats.options import Known, usual
+from elmolib.formats.assembly import Request, StoredModel
+from elmolib.formats.options import Known
 from elmolib.formats.tensor_bundle import fields, read_variables, varint
 from elmolib.settings.architecture import Architecture
 
@@ -43,21 +37,20 @@ def read(path: Path, request: Request, source: str) -> StoredModel:
         https://tfhub.dev/google/elmo; DeepPavlov, `models/elmo/elmo2tfhub.py`.
     """
     variables = read_variables(path / _VARIABLES, f"{source}/{_VARIABLES}")
+    arrays, index = assembly.from_bilm_tf(variables), path / f"{_VARIABLES}.index"
     scalars, factors = (
         [a for n, a in variables.items() if re.fullmatch(rf"(.*/)?aggregation/({end})", n)][:1]
         for end in (".*_W|weights", ".*_gamma|scaling")
     )
-    mix = mix_of(scalars, factors, source)
+    mix = assembly.mix_of(scalars, factors, source)
     graph = read_limited(path / _GRAPH, _MAX_GRAPH, WeightsError, f"{source}/{_GRAPH}")
     options = partial(_architecture, graph, f"{source}/{_GRAPH}")
-    stamp = file_stamp(path / f"{_VARIABLES}.index")
-    return assemble(from_bilm_tf(variables), options, request, source, mix=mix, stamp=stamp)
+    return assembly.assemble(arrays, options, request, source, index, mix=mix)
 
 
 def _architecture(graph: bytes, source: str, known: Known) -> Architecture:
-    """Complete the dimensions by what the graph tells, or else by the `USUAL` values."""
-    found: dict[str, Any] = {}
-    adds = [0, 0]
+    """Complete the dimensions by what the graph tells, or else by the usual values."""
+    found, adds = dict[str, Any](), [0, 0]
     try:
         for name, operation, attributes in _nodes(graph):
             if "/lstm_cell/" in name:
@@ -73,7 +66,7 @@ def _architecture(graph: bytes, source: str, known: Known) -> Architecture:
         raise WeightsError(f"{source} is damaged ({error}): get it again.") from None
     if any(adds):
         found["use_skip_connections"] = adds[1] > adds[0]
-    return usual(source, found, known)
+    return Architecture.from_json({**known(), **found}, source)
 
 
 def _nodes(graph: bytes) -> Iterator[tuple[str, str, list[bytes]]]:

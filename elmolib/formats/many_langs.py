@@ -6,9 +6,11 @@ from typing import Any
 
 from elmolib.errors import OptionsError, WeightsError
 from elmolib.files import read_limited
-from elmolib.formats import assembly, options
+from elmolib.formats import assembly
 from elmolib.formats.allennlp import changed, from_torch
 from elmolib.formats.assembly import CHARACTERS, WORDS, Array, Request, StoredModel
+from elmolib.formats.options import MAX_BYTES as MAX_CONFIGURATION
+from elmolib.formats.options import USUAL, Known, architecture_from_options, parse_json
 from elmolib.formats.torch_file import read_tensors, require_stored
 from elmolib.settings.architecture import Architecture
 from elmolib.text import characters as ids
@@ -38,9 +40,9 @@ def read(path: Path, request: Request, source: str) -> StoredModel:
     References:
         https://github.com/HIT-SCIR/ELMoForManyLangs, `elmo.py` and `modules/embedding_layer.py`.
     """
-    tensors: dict[str, Array] = {}
-    for name in _PARTS:
-        tensors |= read_tensors(path / name, f"{source}/{name}")
+    files, tensors = [path / name for name in _PARTS], dict[str, Array]()
+    for file in files:
+        tensors |= read_tensors(file, f"{source}/{file.name}")
     arrays, n_features = from_torch(tensors, source), 0
     spelling: dict[str, Any] = {"unknown": "<oov>", "marks": ("<bos>", "<eos>"), "cut": True}
     projection = arrays.pop(_PROJECTION, None)
@@ -48,9 +50,8 @@ def read(path: Path, request: Request, source: str) -> StoredModel:
         raise WeightsError(f"{source}/{_PARTS[0]} lacks projection.weight: get it again.")
     if table := arrays.get(WORDS):
         words = {row: word for word, row in _dictionary(path / "word.dic", source, table).items()}
-        n_features = table.shape[-1]
         spelling["words"] = tuple(words.get(row, "") for row in range(table.shape[0]))
-        spelling["word_dim"] = n_features
+        spelling["word_dim"] = n_features = table.shape[-1]
         # The first inputs of the projection are the word's row in the table.
         arrays["words/projection"] = changed(projection, lambda values: values[:n_features])
     if table := arrays.get(CHARACTERS):
@@ -68,17 +69,12 @@ def read(path: Path, request: Request, source: str) -> StoredModel:
         spelling["characters"] = ()
         arrays = assembly.without_characters(projection.shape[-1]) | arrays
     spaces = any(" " in word for word in spelling.get("words", ()))  # as in Vietnamese
-    return assembly.assemble(
-        arrays,
-        partial(_architecture, _configuration(path, source), table is not None, source),
-        request,
-        source,
-        spelling=Spelling.from_json(spelling, f"{source}/word.dic"),
-        tokenizer=Tokenizer(tokenized="tabs" if spaces else True, unicode_form=None),
-        training_record=_RECORD,
-        stamp=assembly.file_stamp(path / _PARTS[1]),
-        before=partial(require_stored, [path / name for name in _PARTS], source),
-    )
+    fields: dict[str, Any] = {"spelling": Spelling.from_json(spelling, f"{source}/word.dic")}
+    fields["tokenizer"] = Tokenizer(tokenized="tabs" if spaces else True, unicode_form=None)
+    fields["training_record"] = _RECORD
+    options = partial(_architecture, _configuration(path, source), table is not None, source)
+    before = partial(require_stored, files, source)
+    return assembly.assemble(arrays, options, request, source, files[1], before, **fields)
 
 
 def _configuration(path: Path, source: str) -> dict[str, Any]:
@@ -88,13 +84,13 @@ def _configuration(path: Path, source: str) -> dict[str, Any]:
         name = PurePosixPath(str(found.get("config_path")).replace("\\", "/")).name
         if not (path / name).is_file():
             return {}
-        text = read_limited(path / name, options.MAX_BYTES, OptionsError, f"{source}/{name}")
-        found = options.parse_json(text, f"{source}/{name}")
+        text = read_limited(path / name, MAX_CONFIGURATION, OptionsError, f"{source}/{name}")
+        found = parse_json(text, f"{source}/{name}")
     return found
 
 
 def _architecture(
-    config: dict[str, Any], has_characters: bool, source: str, known: options.Known
+    config: dict[str, Any], has_characters: bool, source: str, known: Known
 ) -> Architecture:
     parts = []
     for name, kind in ("token_embedder", "cnn"), ("encoder", "elmo"):
@@ -108,7 +104,7 @@ def _architecture(
     if "char_dim" in char_cnn:
         char_cnn["embedding"] = {"dim": char_cnn["char_dim"]}
     found = {"char_cnn": char_cnn, "lstm": lstm | {"use_skip_connections": True}}
-    return options.architecture_from_options(found, source, lambda: {**options.USUAL, **known()})
+    return architecture_from_options(found, source, lambda: {**USUAL, **known()})
 
 
 def _dictionary(path: Path, source: str, table: Array) -> dict[str, int]:

@@ -30,33 +30,28 @@ KEYS = {
 Known = Callable[[], Mapping[str, Any]]
 """A function that returns what the shapes of a model's arrays tell about its architecture."""
 
-USUAL = {
-    "max_characters": 50,
-    "activation": "relu",
-    "cell_clip": 3.0,
-    "proj_clip": 3.0,
-    "use_skip_connections": True,
-}
-"""What shapes do not tell, with the values that all published models have."""
+Options = Callable[[Known], Architecture]
+"""A function that parses options; its argument gives the values of keys that they lack."""
 
-_PUBLISHED_FILTERS = ((1, 32), (2, 32), (3, 64), (4, 128), (5, 256), (6, 512), (7, 1024))
-_PUBLISHED_SIZES = ((1024, 128, 1), (2048, 256, 1), (4096, 512, 2))
+_fields = Architecture.model_fields.items()
+USUAL = {name: field.default for name, field in _fields if not field.is_required()}
+"""What shapes do not tell, with the values that all published models have."""
 
 # The values that bilm-tf uses if a key is missing or null.
 _DEFAULTS = {"n_highway": 0, "cell_clip": None, "proj_clip": None, "use_skip_connections": False}
 
 
-def read_options(path: str | Path, source: str = "") -> Architecture:
-    """Read an `options.json` of at most 1 MB; errors name `source`, by default the path.
+def read_options(path: str | Path, source: str = "") -> Options:
+    """Read an `options.json` of at most 1 MB, to be parsed later; `source` is the path in errors.
 
     Raises:
         OptionsError: the file is missing, unreadable, not JSON, or does not describe a biLM.
     """
     text = read_limited(path, MAX_BYTES, OptionsError, source)
-    return parse_options(text, source or str(path))
+    return partial(parse_options, text, source or str(path))
 
 
-def options_in(folder: Path, source: str, weights: str = "") -> Callable | None:
+def options_in(folder: Path, source: str, weights: str = "") -> Options | None:
     """Return a function that parses the options file of a folder, or None if there is none.
 
     Its name contains "options". If several do, it is `options.json`, or like that of the weights.
@@ -66,10 +61,7 @@ def options_in(folder: Path, source: str, weights: str = "") -> Callable | None:
     found = [name for name in ("options.json", own) if name in names][:1] or names
     if len(found) > 1:
         raise OptionsError(f"{source} holds several options files ({', '.join(found[:5])}).")
-    for name in found:
-        text = read_limited(folder / name, MAX_BYTES, OptionsError, f"{source}/{name}")
-        return partial(parse_options, text, f"{source}/{name}")
-    return None
+    return read_options(folder / found[0], f"{source}/{found[0]}") if found else None
 
 
 def parse_options(text: bytes, source: str, known: Known = dict) -> Architecture:
@@ -126,20 +118,6 @@ def options_of(architecture: Architecture) -> dict[str, Any]:
             place = place.setdefault(section, {})
         place[last] = values[name]
     return options
-
-
-def usual(source: str, values: Mapping[str, Any], known: Known) -> Architecture:
-    """Return an architecture with some values; others are known from shapes, or are `USUAL`."""
-    try:
-        return Architecture(**{**USUAL, **known(), **values})
-    except ParameterError as error:
-        raise OptionsError(f"{source}: {error}") from None
-
-
-def is_published_size(known: Mapping[str, Any]) -> bool:
-    """Whether dimensions are those of the models of AllenNLP, which have the `USUAL` values."""
-    size = known["lstm_dim"], known["projection_dim"], known["n_highway"]
-    return known["filters"] == _PUBLISHED_FILTERS and size in _PUBLISHED_SIZES
 
 
 def _value(options: Any, name: str, path: str, known: Known) -> Any:

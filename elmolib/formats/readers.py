@@ -11,16 +11,16 @@ from typing import Any
 import h5py
 import numpy as np
 
-from elmolib.errors import OptionsError, WeightsError, reason
-from elmolib.files import read_limited, require_regular_file
+from elmolib.errors import WeightsError, reason
+from elmolib.files import require_regular_file
 from elmolib.formats import allennlp, checkpoints, hub, many_langs
 from elmolib.formats.archives import is_archive, unpacked
+from elmolib.formats.assembly import Request, StoredModel, file_stamp
 from elmolib.formats.hdf5 import open_hdf5
 from elmolib.formats.names import SOFTMAX
-from elmolib.formats.options import MAX_BYTES as OPTIONS_BYTES
-from elmolib.formats.options import architecture_from_options, options_in, parse_options
+from elmolib.formats.options import architecture_from_options, options_in, read_options
 from elmolib.formats.published import NAMES, pretrained_path
-from elmolib.formats.weights import Request, StoredModel, file_stamp, read_weight_file
+from elmolib.formats.weights import read_weight_file
 from elmolib.text.vocabulary import Vocabulary
 
 OptionsSource = str | Path | Mapping[str, Any]
@@ -36,16 +36,12 @@ def read_model(
     """Read a biLM from any of the file formats in which models are published.
 
     Args:
-        path: one of
-            - a name or URL that `fetch` accepts,
-            - a file written by `write_model`,
-            - a weight file of bilm-tf or AllenNLP, together with `options`,
-            - a training checkpoint of bilm-tf: its folder or its path, with `options.json` and
-              `vocab.txt` beside it,
-            - a folder with one `*.hdf5` or `*.h5` file, and `options.json` (or one file with
-              another name, such as `x_options.json`) and `vocab.txt[.gz]` if the weight file does
-              not contain them,
-            - a zip file or `.tar.gz` of such a folder.
+        path: a name or URL that `fetch` accepts; a file written by `write_model`; a weight file of
+            bilm-tf or AllenNLP, together with `options`; a training checkpoint of bilm-tf (its
+            folder or its path), with `options.json` and `vocab.txt` beside it; a folder with one
+            `*.hdf5` or `*.h5` file, and `options.json` (or one file with another name, such as
+            `x_options.json`) and `vocab.txt[.gz]` if the weight file does not contain them; or a
+            zip file or `.tar.gz` of such a folder.
         options: an options file, or its parsed JSON, that replaces the stored options. It may lack
             the keys that follow from the shapes of the weights.
         softmax: whether to read the output layer, which embedding does not need.
@@ -92,8 +88,7 @@ def _read(path: str | Path, options: OptionsSource | None, request: Request) -> 
     if isinstance(options, Mapping):
         request = request._replace(options=partial(architecture_from_options, options, "options"))
     elif options is not None:
-        text = read_limited(options, OPTIONS_BYTES, OptionsError)
-        request = request._replace(options=partial(parse_options, text, str(options)))
+        request = request._replace(options=read_options(options))
     try:
         if not checkpoints.recognizes(path):
             require_regular_file(path)
@@ -102,10 +97,8 @@ def _read(path: str | Path, options: OptionsSource | None, request: Request) -> 
         names = f": published names are {', '.join(NAMES)}" if not os.path.exists(path) else ""
         raise WeightsError(f"{path} cannot be read as a model ({reason(error)}){names}.") from None
     if read is None:
-        raise WeightsError(
-            f"{path} is damaged or not a model: name an HDF5 weight file, or a folder, zip file or "
-            ".tar.gz that holds one."
-        )
+        advice = "name an HDF5 weight file, or a folder, zip file or .tar.gz that holds one"
+        raise WeightsError(f"{path} is damaged or not a model: {advice}.")
     return read(path, request, str(path))
 
 
@@ -119,10 +112,9 @@ def _read_folder(folder: Path, request: Request, source: str) -> StoredModel:
     if not weights:
         raise WeightsError(f"{source} holds no weight file: add a *.hdf5 or *.h5 file.")
     if len(weights) > 1:
-        raise WeightsError(
-            f"{source} holds several weight files ({', '.join(weights[:5])}): name one of them."
-        )
-    file = weights[0]
+        names = ", ".join(weights[:5])
+        raise WeightsError(f"{source} holds several weight files ({names}): name one of them.")
+    (file,) = weights
     options = None if request.options else options_in(folder, source, file)
     model = read_weight_file(folder / file, request, f"{source}/{file}", options, source)
     if model.unread_softmax or SOFTMAX[0] in model.arrays or not checkpoints.recognizes(folder):
@@ -134,26 +126,24 @@ def _with_softmax(model: StoredModel, checkpoint: StoredModel) -> StoredModel:
     """Add the softmax of a checkpoint to the vectors of an HDF5 file in the same folder."""
     pairs = ((values, checkpoint.arrays.get(name)) for name, values in model.arrays.items())
     if not all(np.array_equal(ours, theirs) for ours, theirs in pairs):
-        warnings.warn(
-            f"{checkpoint.source} has other weights than {model.source}: only its softmax is used.",
-            stacklevel=2,
-        )
+        problem = f"{checkpoint.source} has other weights than {model.source}"
+        warnings.warn(f"{problem}: only its softmax is used.", stacklevel=2)
     softmax = {name: checkpoint.arrays[name] for name in SOFTMAX if name in checkpoint.arrays}
     return replace(checkpoint, arrays=model.arrays | softmax, source=model.source, slots={})
 
 
 def _read_archive(path: Path, request: Request, source: str) -> StoredModel:
     with unpacked(path) as folder:
-        homes = [folder, *(each for each in sorted(folder.rglob("*")) if each.is_dir())]
-        readers = [[read for recognizes, read in FOLDERS if recognizes(home)] for home in homes]
-        found = {home: read[0] for home, read in zip(homes, readers, strict=True) if read}
+        folders = [folder, *filter(Path.is_dir, sorted(folder.rglob("*")))]
         # Folders of these names are parts of a model.
-        models = [
-            home for home in found if not {"variables", "saves"} & {*home.relative_to(folder).parts}
-        ]
+        parts = {"variables", "saves"}
+        homes = [each for each in folders if parts.isdisjoint(each.relative_to(folder).parts)]
+        pairs = [(h, read) for recognizes, read in FOLDERS for h in homes if recognizes(h)]
+        models = dict(reversed(pairs))  # of several readers, the first
         if len(models) != 1:
             raise WeightsError(f"{path} must contain exactly one model, not {len(models)}.")
-        return replace(found[models[0]](models[0], request, source), stamp=file_stamp(path))
+        ((home, read),) = models.items()
+        return replace(read(home, request, source), stamp=file_stamp(path))
 
 
 def _holds_hdf5(folder: Path) -> bool:

@@ -8,7 +8,7 @@ can read them.
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,32 +18,10 @@ import numpy as np
 
 from elmolib.errors import ElmolibError, WeightsError
 from elmolib.files import atomic_write, read_limited, write_errors
-from elmolib.formats import hdf5
-from elmolib.formats.assembly import (
-    AS_IT_IS,
-    CHARACTERS,
-    Array,
-    Arrays,
-    Options,
-    Request,
-    StoredModel,
-    assemble,
-    bilm_tf_spelling,
-    check_rows,
-    check_values,
-    converted,
-    file_stamp,
-)
+from elmolib.formats import assembly, hdf5
+from elmolib.formats.assembly import AS_IT_IS, CHARACTERS, Array, Arrays, Request, StoredModel
 from elmolib.formats.names import SOFTMAX, bilm_tf_names, hdf5_arrays, weight_shapes
-from elmolib.formats.options import (
-    USUAL,
-    Known,
-    is_published_size,
-    options_of,
-    parse_json,
-    parse_options,
-    usual,
-)
+from elmolib.formats.options import USUAL, Known, Options, options_of, parse_json, parse_options
 from elmolib.settings.architecture import Architecture
 from elmolib.text.spelling import BYTES, Spelling
 from elmolib.text.tokenizer import Tokenizer
@@ -51,6 +29,9 @@ from elmolib.text.vocabulary import MAX_BYTES, Vocabulary
 
 FORMAT, SPELLING_FORMAT, _MAX_JSON_BYTES = 1, 2, 10_000_000
 _UNCHANGED = "the previous file is unchanged"
+# The sizes of the models of AllenNLP, which have the usual options.
+_FILTERS = ((1, 32), (2, 32), (3, 64), (4, 128), (5, 256), (6, 512), (7, 1024))
+_DIMS = ((1024, 128, 1), (2048, 256, 1), (4096, 512, 2))
 
 
 def write_model(
@@ -77,10 +58,9 @@ def write_model(
     shapes = weight_shapes(model.architecture, rows, model.spelling)
     for name in sorted(set(shapes) ^ set(model.arrays)):
         verb = "without" if name in shapes else "with"
-        raise WeightsError(
-            f"{source} cannot be written {verb} the array {name}: check the model's options."
-        )
-    check_rows(rows, model.vocabulary, source)
+        fault = f"cannot be written {verb} the array {name}"
+        raise WeightsError(f"{source} {fault}: check the model's options.")
+    assembly.check_rows(rows, model.vocabulary, source)
     texts = {}
     if model.spelling != BYTES:
         texts["spelling"] = _to_json(model.spelling.to_json(), f"{source}: the spelling")
@@ -90,8 +70,8 @@ def write_model(
         texts["record"] = _to_json(model.training_record, f"{source}: the training record")
     with write_errors(path, WeightsError, _UNCHANGED), hdf5.create_hdf5(path) as file:
         for ours, stored in hdf5_arrays(model.architecture, rows, model.spelling).items():
-            values = converted(model.arrays[ours], dtype)
-            check_values(ours, values, shapes[ours], source)
+            values = assembly.converted(model.arrays[ours], dtype)
+            assembly.check_values(ours, values, shapes[ours], source)
             file.create_dataset(stored.name, data=values.reshape(stored.shape), track_times=False)
         file.attrs["elmolib_format"] = FORMAT if model.spelling == BYTES else SPELLING_FORMAT
         if model.mix is not None:
@@ -123,11 +103,7 @@ def write_published(folder: str | Path, model: StoredModel) -> None:
 
 
 def read_weight_file(
-    path: Path,
-    request: Request,
-    source: str,
-    options: Options | None = None,
-    folder: str = "",
+    path: Path, request: Request, source: str, options: Options | None = None, folder: str = ""
 ) -> StoredModel:
     """Read an HDF5 weight file; `options` and the vocabulary in `folder` are separate, if any.
 
@@ -140,11 +116,11 @@ def read_weight_file(
                 f"{source} has the format {version}, but this elmolib reads {FORMAT} and "
                 f"{SPELLING_FORMAT}: use the version of elmolib that wrote it."
             )
+        part = partial(_part, file, source)
 
         def complete(known: Known) -> Architecture:
-            separate = options and options(known)
-            found = _part(file, "options", parse_options, separate, source)
-            return found or _published_size(known, source)
+            stored = part("options", parse_options, options and options(known))
+            return stored or _published_size(known(), source)
 
         def require_stored(wanted: list[Array]) -> None:
             stored = [(name, file[name]) for name, _, _ in wanted if name in file]
@@ -152,17 +128,16 @@ def read_weight_file(
 
         arrays = _arrays(file, source)
         words = words_in(path.parent, folder, arrays) if folder else None
-        spelling = _part(file, "spelling", _parsed(Spelling), None, source)
+        spelling = part("spelling", _parsed(Spelling))
         fields = {
-            "vocabulary": _part(file, "vocabulary", Vocabulary.parse, words, source),
-            "tokenizer": _part(file, "tokenizer", _parsed(Tokenizer), None, source) or AS_IT_IS,
-            "training_record": _part(file, "record", parse_json, None, source),
-            "stamp": file_stamp(path),
+            "vocabulary": part("vocabulary", Vocabulary.parse, words),
+            "tokenizer": part("tokenizer", _parsed(Tokenizer)) or AS_IT_IS,
+            "training_record": part("record", parse_json),
             "format": None if version is None else int(version),
-            "spelling": spelling or bilm_tf_spelling(arrays, words, source),
-            "mix": _part(file, "mix", _parse_mix, None, source),
+            "spelling": spelling or assembly.bilm_tf_spelling(arrays, words, source),
+            "mix": part("mix", _parse_mix),
         }
-        return assemble(arrays, complete, request, source, before=require_stored, **fields)
+        return assembly.assemble(arrays, complete, request, source, path, require_stored, **fields)
 
 
 def _arrays(file: h5py.File, source: str) -> dict[str, Array]:
@@ -174,20 +149,20 @@ def _arrays(file: h5py.File, source: str) -> dict[str, Array]:
     for ours, name in bilm_tf_names(names).items():
         data = hdf5.find_data(file, name, source)
         if data.dtype.kind != "f" or data.dtype.itemsize not in (2, 4, 8):
-            raise WeightsError(
-                f"{source}: the array {name} is {data.dtype}: convert it to float32."
-            )
+            fault = f"the array {name} is {data.dtype}"
+            raise WeightsError(f"{source}: {fault}: convert it to float32.")
         arrays[ours] = Array(name, data.shape, partial(data.__getitem__, ()))
     return arrays
 
 
-def _published_size(known: Known, source: str) -> Architecture:
-    if not is_published_size(known()):
+def _published_size(known: Mapping[str, Any], source: str) -> Architecture:
+    dims = known["lstm_dim"], known["projection_dim"], known["n_highway"]
+    if known["filters"] != _FILTERS or dims not in _DIMS:
         raise WeightsError(
             f"{source} holds no options: give options=..., or name a folder that also holds its "
             f"options.json. Its shapes tell the dimensions, but not {', '.join(USUAL)}."
         )
-    return usual(source, {}, known)
+    return Architecture.from_json(known, source)
 
 
 def words_in(folder: Path, source: str, arrays: Arrays) -> Vocabulary | None:
@@ -204,7 +179,7 @@ def words_in(folder: Path, source: str, arrays: Arrays) -> Vocabulary | None:
     return None
 
 
-def _part(file: h5py.File, name: str, parse: Callable, separate: Any, source: str) -> Any:
+def _part(file: h5py.File, source: str, name: str, parse: Callable, separate: Any = None) -> Any:
     """Parse the text stored as `name`, or return `separate`, the value from another file."""
     if name in ("options", "tokenizer", "mix"):
         text = _attribute(file, name, "S", "fixed-length text", source)

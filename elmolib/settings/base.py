@@ -7,11 +7,11 @@ import reprlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from importlib import import_module
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from elmolib.errors import ParameterError
+from elmolib.errors import OptionsError, ParameterError
 
 
 def key(meaning: str, default: Any = ..., may_change: bool = False, expected: str = "") -> Any:
@@ -67,6 +67,14 @@ class Settings(BaseModel):
     def to_json(self) -> dict[str, Any]:
         """Return the values of all keys, in types that JSON and YAML can hold."""
         return self.model_dump(mode="json")
+
+    @classmethod
+    def from_json(cls, settings: Mapping[str, Any], source: str) -> Self:
+        """Read what `to_json` returned, or raise an OptionsError that begins with `source`."""
+        try:
+            return cls(**settings)
+        except ParameterError as error:
+            raise OptionsError(f"{source}: {error}") from None
 
     @classmethod
     def may_change(cls) -> set[str]:

@@ -13,7 +13,6 @@ from elmolib.errors import OptionsError
 
 BEGIN_SENTENCE, END_SENTENCE, BEGIN_WORD, END_WORD, PADDING = range(256, 261)
 
-# The number to add to the ids of this module where id 0 must mean a position without a word.
 PREDICTION_SHIFT = 1
 # Words that are encoded as one special character instead of their bytes.
 SENTENCE_MARKS = {"<S>": BEGIN_SENTENCE, "</S>": END_SENTENCE}

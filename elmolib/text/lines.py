@@ -7,7 +7,6 @@ from collections.abc import Iterable
 # A mark is a separate word, or at the start or end of a line. `_LIKE_A_MARK` is a fast first test.
 _MARK = re.compile(r"\A<s>|</s>\Z|(?<!\S)<(?:/?s|[be]os)>(?!\S)", re.IGNORECASE)
 _LIKE_A_MARK = re.compile(r"<(?:/?[sS]|[bBeE][oO][sS])>")
-MAY_HAVE_MARKS = re.compile(_LIKE_A_MARK.pattern.encode())
 
 
 def split_lines(text: str) -> list[str]:
@@ -38,6 +37,5 @@ def count_marks(lines: Iterable[str]) -> int:
 def warn_of_marks(n: int, source: object) -> None:
     """If `n` is above 0, warn that elmolib dropped `n` sentence marks."""
     if n:
-        advice = "because the model adds its own to every sentence"
-        sentence = f"{source}: dropped {n:,} sentence marks such as <s>, {advice}."
-        warnings.warn(sentence, stacklevel=3)
+        why = "because the model adds its own to every sentence"
+        warnings.warn(f"{source}: dropped {n:,} sentence marks such as <s>, {why}.", stacklevel=3)

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import BeforeValidator
 
-from elmolib.errors import OptionsError, ParameterError
 from elmolib.settings.architecture import N_BYTE_CHARACTERS, Dim, as_tuples
 from elmolib.settings.base import Settings, key
 from elmolib.text.characters import BEGIN_SENTENCE, BEGIN_WORD, END_SENTENCE, END_WORD, PADDING
@@ -15,7 +14,6 @@ from elmolib.text.characters import character_ids as byte_ids
 
 _Words = Annotated[tuple[str, ...], BeforeValidator(as_tuples)]
 _Marks = Annotated[tuple[str, str], BeforeValidator(as_tuples)]
-_WORDS = "a list of words"
 _N_BYTES = 256
 
 
@@ -36,8 +34,8 @@ class Spelling(Settings):
         cut: whether a word is cut to `max_characters` before it is looked up in the table.
     """
 
-    characters: _Words | None = key("characters by number", None, expected=_WORDS)
-    words: _Words | None = key("words by row", None, expected=_WORDS)
+    characters: _Words | None = key("characters by number", None, expected="a list of words")
+    words: _Words | None = key("words by row", None, expected="a list of words")
     word_dim: Dim | None = key("features of a row", None)
     unknown: str = key("word for unknown words", "<UNK>")
     marks: _Marks = key("marks of a sentence", ("<S>", "</S>"), expected="two words")
@@ -49,19 +47,10 @@ class Spelling(Settings):
         if self.words is None and self.word_dim is not None:
             yield "{word_dim} needs {words}."
 
-    @classmethod
-    def from_json(cls, settings: dict, source: str) -> Self:
-        """Read what `to_json` returned, or raise an OptionsError that begins with `source`."""
-        try:
-            return cls(**settings)
-        except (ParameterError, TypeError) as error:
-            raise OptionsError(f"{source}: {error}") from None
-
     @property
     def n_characters(self) -> int:
         """The number of character ids."""
-        further = len(self.characters or ()) - _N_BYTES
-        return N_BYTE_CHARACTERS + max(0, further)
+        return N_BYTE_CHARACTERS + max(0, len(self.characters or ()) - _N_BYTES)
 
     @property
     def sizes(self) -> dict[str, Any]:

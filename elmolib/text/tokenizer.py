@@ -5,11 +5,11 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from html import unescape
 from itertools import chain, islice
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from icu4py.breakers import WordBreaker
 
-from elmolib.errors import OptionsError, ParameterError
+from elmolib.errors import OptionsError
 from elmolib.settings.base import Language, Settings, Tokenized, key
 from elmolib.text.lines import between_marks
 from elmolib.text.sentences import split_sentences
@@ -62,23 +62,20 @@ class Tokenizer(Settings):
     romanian_commas: bool = key("turn Romanian cedillas into commas below", False)
 
     @classmethod
-    def from_json(cls, settings: object, source: str = "tokenizer") -> Self:
+    def from_json(cls, settings: Any, source: str = "tokenizer") -> Self:
         """Read what `to_json` returned, or raise an OptionsError that begins with `source`."""
         if not isinstance(settings, dict) or set(settings) != set(cls.model_fields):
             names = ", ".join(sorted(cls.model_fields))
             raise OptionsError(f"{source} must have exactly the keys {names}.")
-        try:
-            return cls(**settings)
-        except ParameterError as error:
-            raise OptionsError(f"{source}: {error}") from None
+        return super().from_json(settings, source)
 
     def sentences(self, line: str) -> list[list[str]]:
         """Split a line of text (a paragraph or a sentence) into sentences, each a list of words."""
         return list(self.each_sentence(line))
 
-    def each_sentence(self, line: str, may_have_marks: bool = True) -> Iterator[list[str]]:
+    def each_sentence(self, line: str) -> Iterator[list[str]]:
         """Yield what `sentences` returns, one sentence at a time."""
-        if may_have_marks and "<" in line and len(parts := between_marks(line)) > 1:
+        if "<" in line and len(parts := between_marks(line)) > 1:
             return chain.from_iterable(map(self.each_sentence, parts))
         clean = self.clean(line)
         if self.tokenized:
