@@ -7,6 +7,7 @@ from collections.abc import Iterable
 # A mark is a separate word, or at the start or end of a line. `_LIKE_A_MARK` is a fast first test.
 _MARK = re.compile(r"\A<s>|</s>\Z|(?<!\S)<(?:/?s|[be]os)>(?!\S)", re.IGNORECASE)
 _LIKE_A_MARK = re.compile(r"<(?:/?[sS]|[bBeE][oO][sS])>")
+MAY_HAVE_MARKS = re.compile(_LIKE_A_MARK.pattern.encode())
 
 
 def split_lines(text: str) -> list[str]:

@@ -73,9 +73,9 @@ class Tokenizer(Settings):
         """Split a line of text (a paragraph or a sentence) into sentences, each a list of words."""
         return list(self.each_sentence(line))
 
-    def each_sentence(self, line: str) -> Iterator[list[str]]:
+    def each_sentence(self, line: str, may_have_marks: bool = True) -> Iterator[list[str]]:
         """Yield what `sentences` returns, one sentence at a time."""
-        if "<" in line and len(parts := between_marks(line)) > 1:
+        if may_have_marks and "<" in line and len(parts := between_marks(line)) > 1:
             return chain.from_iterable(map(self.each_sentence, parts))
         clean = self.clean(line)
         if self.tokenized:
