@@ -83,6 +83,30 @@ def test_a_product_is_that_of_whole_numbers(runs_here, per_column: bool) -> None
     np.testing.assert_allclose(clipped[0], 0.5 * 127 * weights.sum(axis=0) + bias, rtol=1e-6)
 
 
+def test_the_convolutions_are_those_of_whole_numbers(runs_here) -> None:
+    generator = np.random.default_rng(0)
+    # All weights are whole and the largest is 127, so nothing is rounded.
+    embedding = generator.integers(-127, 128, (261, TINY.char_embedding_dim))
+    embedding[0] = 127
+    weights, expected = {"char_cnn/embedding": embedding.astype(np.float32)}, []
+    characters = generator.integers(0, 261, (6, 11), dtype=np.int32)
+    for i, (width, n_filters) in enumerate(TINY.filters):
+        kernel = generator.integers(-127, 128, (width, TINY.char_embedding_dim, n_filters))
+        kernel[0, 0] = 127
+        bias = generator.integers(-9, 10, n_filters)
+        weights |= {f"char_cnn/kernel_{i}": kernel.astype(np.float32)}
+        weights |= {f"char_cnn/bias_{i}": bias.astype(np.float32)}
+        windows = [embedding[characters[:, k : k + width]] for k in range(11 - width + 1)]
+        sums = np.einsum("pnwe,wef->pnf", np.stack(windows), kernel)
+        expected.append(sums.max(axis=0) + bias)
+    graph = onnx_graphs.Graph(steps={"char_cnn/highway_0": np.ones(1, np.float32)})
+    maxima = graph("Concat", *onnx_graphs._maxima_8_bit(graph, TINY, weights, "characters"), axis=1)
+    inputs = {"characters": ("int32", ("words", "columns"))}
+    model = graph.model(inputs, {"y": (maxima, ("words", TINY.n_filters))}, apart=True)
+    (found,) = onnx_runtime._session(model, graph.constants).run(None, {"characters": characters})
+    np.testing.assert_allclose(found, np.concatenate(expected, axis=1), rtol=1e-6)
+
+
 def test_the_command_line_embeds_in_8_bits_and_shows_the_clipped_shares(
     runs_here, tmp_path: Path
 ) -> None:

@@ -73,14 +73,19 @@ class Graph:
         if np.ndim(step):
             x, values = self("Mul", x, self.constant(1 / step)), values * step[:, None]
             step = np.float32(1)
-        columns = np.maximum(np.abs(values).max(axis=0), np.float32(1e-30)) / 127
-        middle = np.iinfo(WEIGHTS_DTYPE).max - 127
-        whole = self.constant((np.rint(values / columns) + middle).astype(WEIGHTS_DTYPE))
-        zeros = [self.constant(np.uint8(zero)), self.constant(WEIGHTS_DTYPE(middle))]
+        columns, multiples = in_steps(values, 0)
         scales = [self.constant(step), self.constant(columns)]
-        x = self("QuantizeLinear", x, scales[0], zeros[0])
-        inputs = x, whole, *scales, *zeros, *biases
+        x_zero = self.constant(np.uint8(zero))
+        x = self("QuantizeLinear", x, scales[0], x_zero)
+        whole, whole_zero = self.whole_weights(multiples)
+        inputs = x, whole, *scales, x_zero, whole_zero, *biases
         return self("MatMulIntegerToFloat", *inputs, domain=_OWN_DOMAIN)
+
+    def whole_weights(self, values: np.ndarray) -> tuple[str, str]:
+        """Add whole numbers from -127 to 127 as `WEIGHTS_DTYPE`, and the number that means 0."""
+        zero = np.iinfo(WEIGHTS_DTYPE).max - 127
+        whole = self.constant((values + zero).astype(WEIGHTS_DTYPE))
+        return whole, self.constant(WEIGHTS_DTYPE(zero))
 
     def body(
         self, inputs: Mapping[str, tuple[str, Shape]], outputs: Mapping[str, tuple[str, Shape]]
@@ -148,15 +153,8 @@ def spelling(graph: Graph, a: Architecture, weights: Weights, characters: str) -
 
     `characters` names the raw ids (words, columns), which are complete or cut by `trim_columns`.
     """
-    g, last = graph, graph.constant(np.array([2]))
-    x = g("Gather", g.constant(weights["char_cnn/embedding"]), characters)
-    x = g("Transpose", x, perm=(0, 2, 1))  # (words, embedding, columns)
-    pooled = []
-    for i in range(len(a.filters)):
-        kernel = g.constant(weights[f"char_cnn/kernel_{i}"].transpose(2, 1, 0))
-        found = g("Conv", x, kernel, g.constant(weights[f"char_cnn/bias_{i}"]))
-        pooled.append(g("ReduceMax", found, last, keepdims=0))
-    x = g("Concat", *pooled, axis=1)
+    g = graph
+    x = g("Concat", *(_maxima_8_bit if g.steps else _maxima)(g, a, weights, characters), axis=1)
     x = g("Relu" if a.activation == "relu" else "Tanh", x)
     for i in range(a.n_highway):
         carry, transform = (
@@ -168,6 +166,41 @@ def spelling(graph: Graph, a: Architecture, weights: Weights, characters: str) -
     if "char_cnn/projection" in weights:
         x = _dense(g, a, x, weights, "char_cnn/projection")
     return x
+
+
+def _maxima(g: Graph, a: Architecture, weights: Weights, characters: str) -> Iterator[str]:
+    """Add the convolutions; yield the name of the maxima (words, filters) of each."""
+    x = g("Gather", g.constant(weights["char_cnn/embedding"]), characters)
+    x = g("Transpose", x, perm=(0, 2, 1))  # (words, embedding, columns)
+    for i in range(len(a.filters)):
+        kernel = g.constant(weights[f"char_cnn/kernel_{i}"].transpose(2, 1, 0))
+        found = g("Conv", x, kernel, g.constant(weights[f"char_cnn/bias_{i}"]))
+        yield g("ReduceMax", found, g.constant(np.array([2])), keepdims=0)
+
+
+def _maxima_8_bit(g: Graph, a: Architecture, weights: Weights, characters: str) -> Iterator[str]:
+    """Do the same as `_maxima` in 8 bits. Only the maxima, not the sums, become float32."""
+    step, embedding = in_steps(weights["char_cnn/embedding"])
+    x = g("Gather", g.constant((embedding + 128).astype(np.uint8)), characters)
+    axis, zero = g.constant(np.array([1])), g.constant(np.uint8(0))
+    n_columns = g("Gather", g("Shape", x), axis)
+    for i, (width, n_filters) in enumerate(a.filters):
+        ends = [g("Sub", n_columns, g.constant(np.array([width - 1 - k]))) for k in range(width)]
+        parts = [g("Slice", x, g.constant(np.array([k])), e, axis) for k, e in enumerate(ends)]
+        windows = g("Concat", *parts, axis=2)  # (words, columns - width + 1, width * embedding)
+        steps, kernel = in_steps(weights[f"char_cnn/kernel_{i}"].reshape(-1, n_filters), 0)
+        whole, whole_zero = g.whole_weights(kernel)
+        sums = g("MatMulInteger", windows, whole, zero, whole_zero)
+        largest = g("Cast", g("ReduceMax", sums, axis, keepdims=0), to=TensorProto.FLOAT)
+        # `embedding + 128` adds the same number to all sums of a filter.
+        bias = weights[f"char_cnn/bias_{i}"] - 128 * kernel.sum(axis=0) * steps * step
+        yield g("Add", g("Mul", largest, g.constant(steps * step)), g.constant(bias))
+
+
+def in_steps(values: np.ndarray, axis: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the step, for all values or for each column, and the values as multiples of it."""
+    step = np.maximum(np.abs(values).max(axis=axis), np.float32(1e-30)) / 127
+    return step, np.rint(values / step)
 
 
 def _dense(g: Graph, a: Architecture, x: str, weights: Weights, name: str) -> str:
