@@ -21,6 +21,7 @@ from elmolib.corpus.stream import BACKWARD, FORWARD
 from elmolib.embedding.encoder import SentenceEncoder
 from elmolib.embedding.keras_runtime import KerasRuntime
 from elmolib.explore.neighbours import Query, embedded_lines, find_neighbours
+from elmolib.live import reports
 from elmolib.live.reports import N_NEIGHBOURS, DetailedMetrics, latest_file, latest_report
 from elmolib.model.bilm import BiLM
 from elmolib.scoring.perplexity import windows_of_sentences, windows_of_split
@@ -146,8 +147,9 @@ def heldout_logits(bilm, corpus):
     return window.targets, logits_of(bilm, window)
 
 
-def test_metrics_by_brute_force(bilm, corpus, tmp_path):
-    report(bilm, corpus, tmp_path, 1, min_targets=3, show=False)
+def test_metrics_by_brute_force(bilm, corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(reports, "MIN_TARGETS", 3)
+    report(bilm, corpus, tmp_path, 1, show=False)
     metrics = metrics_of(tmp_path, 1)
     targets, logits = heldout_logits(bilm, corpus)
     assert metrics["n_targets"] == targets.shape[1]
@@ -171,14 +173,16 @@ def test_metrics_by_brute_force(bilm, corpus, tmp_path):
         assert metrics[name]["macro_f1"] == pytest.approx(np.mean(f1))
 
 
-def test_cost_is_bounded(bilm, corpus, tmp_path):
-    report(bilm, corpus, tmp_path, 1, n_targets=30, show=False)
+def test_cost_is_bounded(bilm, corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(reports, "N_TARGETS", 30)
+    report(bilm, corpus, tmp_path, 1, show=False)
     n_all = corpus.heldout.n_words + corpus.heldout.n_sentences
     assert 10 <= metrics_of(tmp_path, 1)["n_targets"] <= 40 < n_all
 
 
-def test_means_are_null_without_frequent_words(bilm, corpus, tmp_path, capsys):
-    report(bilm, corpus, tmp_path, 1, min_targets=10**6)
+def test_means_are_null_without_frequent_words(bilm, corpus, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(reports, "MIN_TARGETS", 10**6)
+    report(bilm, corpus, tmp_path, 1)
     assert metrics_of(tmp_path, 1)["forward"]["macro_f1"] is None
     assert "over the 0 words with at least 1000000 targets" in capsys.readouterr().out
 

@@ -221,7 +221,7 @@ def test_throttle_limits_the_fraction_of_time(monkeypatch):
     now, busy = [100.0], [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     throttle = Throttle(clock=lambda: busy[0])
-    assert throttle.is_due()
+    assert not throttle.is_due()
     for cost, wait in ((0.0, 1.0), (0.01, 1.0), (0.5, 25.0)):
         now[0] += 1000
         started = now[0]

@@ -30,7 +30,6 @@ from elmolib.scoring.metrics import (
     loss_by_frequency,
     loss_by_length,
     perplexity_table,
-    sentence_losses,
 )
 from elmolib.scoring.perplexity import Scores
 from elmolib.scoring.prediction import Expected, Prediction, log_probability
@@ -60,25 +59,24 @@ def first_choices(probabilities: list[float], right: list[bool]) -> Scores:
     return Scores(best + np.logical_not(right), losses, best, best, losses)
 
 
-def test_losses_of_sentences_add_up():
-    losses = np.array([[1, 2, 3, 4, 5], [10, 20, 30, 40, 50]])
-    found = sentence_losses(scores_of(losses), corpus_of([1, 2]))
-    np.testing.assert_array_equal(found, [[3, 30], [12, 120]])
+@pytest.mark.parametrize("table", [perplexity_table, loss_by_length, loss_by_frequency])
+def test_scores_of_another_text_are_refused(table):
+    scores = scores_of(np.array([[1, 2, 3, 4, 5], [10, 20, 30, 40, 50]]))
     with pytest.raises(CorpusError, match="scores of 5 predictions .* has 6: score the whole text"):
-        sentence_losses(scores_of(losses), corpus_of([1, 3]))
+        table(scores, corpus_of([1, 3]))
 
 
 def test_the_first_sentence_starts_from_zero_state(tmp_path):
     """The first sentence has the same loss if it is scored alone."""
     corpus = prepare_corpus(small_parameters(tmp_path))
     training = Training(small_parameters(tmp_path), corpus)
-    losses = sentence_losses(score_heldout(training.scorer, corpus), corpus)
+    losses = score_heldout(training.scorer, corpus).losses
     end = int(corpus.heldout.bounds[1])
     words = corpus.lexicon.words(corpus.heldout.ids[:end])
     softmax = softmax_of(training.bilm, corpus.vocabulary)
     alone = log_probability(SentenceEncoder(KerasRuntime(training.bilm)), softmax, words)
-    assert losses[0, FORWARD] == pytest.approx(-alone.forward, rel=1e-4)
-    assert losses[0, BACKWARD] == pytest.approx(-alone.backward, rel=1e-4)
+    assert losses[FORWARD, : end + 1].sum() == pytest.approx(-alone.forward, rel=1e-4)
+    assert losses[BACKWARD, : end + 1].sum() == pytest.approx(-alone.backward, rel=1e-4)
 
 
 def test_intervals_contain_the_perplexity_and_shrink_with_more_sentences():

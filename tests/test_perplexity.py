@@ -27,7 +27,12 @@ from elmolib.scoring.heldout import (
     unigram_log_probabilities,
     unigram_perplexity,
 )
-from elmolib.scoring.metrics import accuracy, loss_by_frequency, macro_scores, perplexity_table
+from elmolib.scoring.metrics import (
+    accuracy_table,
+    loss_by_frequency,
+    macro_scores,
+    perplexity_table,
+)
 from elmolib.scoring.perplexity import Scorer, perplexity, windows_of_sentences, windows_of_split
 from elmolib.scoring.softmax import Softmax
 from elmolib.text.characters import character_ids
@@ -209,8 +214,9 @@ def test_macro_scores_by_hand():
 
 
 def test_accuracy_by_hand():
-    assert accuracy(np.array([0, 1, 4, 5]), 1) == 0.25
-    assert accuracy(np.array([0, 1, 4, 5]), 5) == 0.75
+    table = accuracy_table(SimpleNamespace(ranks=np.array([[0, 1, 4, 5], [9, 10, 99, 100]])))
+    assert table.loc["forward"].tolist() == [0.25, 0.75, 1, 1]
+    assert table.loc["backward"].tolist() == [0, 0, 0.25, 0.75]
 
 
 def test_loss_by_frequency_adds_up(bilm):

@@ -236,7 +236,7 @@ def test_every_function_returns_the_figure_that_it_has_drawn_in():
     for made in (
         plots.heatmap([], vectors(0)),
         plots.sentence_lengths([2, 3]),
-        plots.word_lengths([2, 3]),
+        plots.word_lengths([2, 3], [1, 1], 50),
         plots.characters({"a": 1}),
         plots.layer_weights([0.5, 0.5]),
     ):

@@ -138,7 +138,8 @@ def test_error_is_shown_until_the_next_picture(embedder):
 
 
 def test_refresh_and_wait_draw_without_a_browser(embedder):
-    box = SentenceBox(embedder, "a b", layer="average")
+    box = SentenceBox(embedder, "a b")
+    box.layer.value = "average"
     box.unobserve_all()
     box.sentence.unobserve_all("value")
     box.sentence.value = "c"
@@ -157,7 +158,9 @@ def test_any_number_of_words_is_accepted(embedder, n):
 
 
 def test_second_sentence_makes_the_columns(embedder):
-    box = SentenceBox(embedder, "a b", other="c d e")
+    box = SentenceBox(embedder, "a b")
+    box.other.value = "c d e"
+    box.wait()
     assert embedder.drawn[-1] == (["a", "b"], 2, ["c", "d", "e"])
     box.other.value = "f"
     box.wait()

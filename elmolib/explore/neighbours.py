@@ -131,9 +131,8 @@ def find_neighbours(
     """Find the `n` words in context that are most similar to each query, in one pass over `lines`.
 
     A word is not its own neighbour. Repeated sentences are ignored, and with `different_words`,
-    so are all occurrences of a word except the most similar one. Neighbours are sorted by falling
-    similarity, and in the order of `lines` if they are equally similar. Table 4 of the ELMo paper,
-    arXiv:1802.05365, has such neighbours.
+    so are all occurrences of a word except the most similar one. Equally similar neighbours are in
+    the order of `lines`. Table 4 of the ELMo paper, arXiv:1802.05365, has such neighbours.
     """
 
     def best(query: Query, candidates: Iterable[Neighbour]) -> list[Neighbour]:
@@ -163,12 +162,11 @@ def find_neighbours(
 
 
 def _blocks(lines: Iterable[Line]) -> Iterator[list[Line]]:
-    """Yield groups of sentences. Each group has about `WORDS_AT_ONCE` words."""
+    """Yield groups of sentences of about `WORDS_AT_ONCE` words each."""
     block, n_words = [], 0
     for words, vectors in lines:
-        if words:
-            block.append((words, vectors))
-            n_words += len(words)
+        block.append((words, vectors))
+        n_words += len(words)
         if n_words >= WORDS_AT_ONCE:
             yield block
             block, n_words = [], 0

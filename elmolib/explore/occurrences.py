@@ -46,13 +46,11 @@ class Senses(NamedTuple):
 class SelfSimilarity(NamedTuple):
     """The similarity of a word's vectors in different sentences, compared with random words.
 
-    `table` has a row per word and a column per layer. Its values are the mean cosine between the
-    vectors of the word, minus the baseline of the layer. `baseline`, float64 `(n_layers + 1,)`,
-    is the mean cosine of random words, which is high if all vectors have similar directions.
+    The baseline of a layer is high if all its vectors have similar directions.
     """
 
-    table: pd.DataFrame
-    baseline: np.ndarray
+    table: pd.DataFrame  # a row per word, a column per layer: the mean cosine minus the baseline
+    baseline: np.ndarray  # mean cosine of random words in each layer, float64 (n_layers + 1,)
 
 
 def occurrences(
@@ -76,13 +74,10 @@ def occurrences(
 
 
 def senses(vectors: np.ndarray, n_groups: int = 3) -> Senses:
-    """Group a word's vectors by k-means (Lloyd 1982, Least squares quantization in PCM).
+    """Group the directions of a word's vectors in one layer, float `(n_occurrences, dim)`.
 
-    A group may correspond to a sense of the word.
-
-    Args:
-        vectors: the vectors of one layer, float `(n_occurrences, dim)`; their lengths are ignored.
-        n_groups: the maximum number of groups. There are never more groups than distinct vectors.
+    There are at most `n_groups` groups, and never more than distinct vectors. A group may be a
+    sense of the word. The method is k-means (Lloyd 1982, Least squares quantization in PCM).
     """
     units = unit_length(vectors)
     n_groups = min(n_groups, len(np.unique(units, axis=0)))
@@ -137,8 +132,7 @@ def self_similarity(
 def spread_words(corpus: PreparedCorpus, n: int = 8, min_count: int = 20) -> list[str]:
     """Choose up to `n` words from frequent to rare, with ranks evenly spaced on a log scale.
 
-    They are in the vocabulary, contain a letter and occur at least `min_count` times, or at least
-    twice if no word occurs so often.
+    They contain a letter and occur `min_count` times or more, or twice if no word occurs so often.
     """
     counts = np.asarray(corpus.lexicon.counts[: len(corpus.vocabulary)])
     least = min_count if (counts >= min_count).any() else 2

@@ -12,12 +12,11 @@ from elmolib.files import atomic_write, write_errors
 def write_projector(
     folder: str | Path, lines: Iterable[tuple[Sequence[str], np.ndarray]]
 ) -> tuple[Path, Path]:
-    """Write the words of sentences and their vectors to two files, with one row per word.
+    """Write the words of sentences and their vectors `(n_words, dim)`, with one row per word.
 
-    `lines` are the words and the vectors `(n_words, dim)` of each sentence. Return the paths of
-    `vectors.tsv` and `metadata.tsv`. The first has a column per feature and no header. The second
-    has a header and the columns word, position (from 0) and sentence. If the files cannot be
-    written, raise an ElmolibError.
+    Return the paths of `vectors.tsv`, which has a column per feature and no header, and of
+    `metadata.tsv`, which has the columns word, position (from 0) and sentence. If the files cannot
+    be written, raise an ElmolibError.
     """
     vectors_path, metadata_path = Path(folder) / "vectors.tsv", Path(folder) / "metadata.tsv"
     with (
@@ -32,7 +31,7 @@ def write_projector(
         for words, vectors in lines:
             # A tab or a line end in a word would shift all columns after it.
             cells = [" ".join(word.split()) for word in words]
-            for position, (word, vector) in enumerate(zip(cells, vectors, strict=True)):
-                vectors_file.write("\t".join(f"{value:.6g}" for value in vector) + "\n")
+            np.savetxt(vectors_file, vectors, "%.6g", "\t")
+            for position, word in enumerate(cells):
                 metadata_file.write(f"{word}\t{position}\t{' '.join(cells)}\n")
     return vectors_path, metadata_path

@@ -108,12 +108,9 @@ def tagger_table(
 ) -> pd.DataFrame:
     """Compute the accuracy of taggers on words that have one, several or no tags in `training`.
 
-    `predictions` has the tags that each tagger predicts for `heldout`, by the tagger's name.
-
-    Returns:
-        a table of numbers from 0 to 1. Its columns are kinds of words: `all words`, `always one
-        tag`, `several tags` and `never seen`. The first row has the share of each kind among all
-        words; every other row has the accuracy of one tagger on each kind.
+    `predictions` has the tags that each tagger predicts for `heldout`, by the tagger's name. The
+    columns of the table are kinds of words. The first row has the share of each kind among all
+    words, from 0 to 1; every other row has the accuracy of one tagger on each kind.
     """
     counts = _tag_counts(training)
     n_tags = np.array([len(counts.get(word, ())) for words, _ in heldout for word in words])
@@ -126,10 +123,9 @@ def tagger_table(
     truth = np.array([tag for _, tags in heldout for tag in tags])
     rows = {"share of the words": {kind: which.mean() for kind, which in kinds.items()}}
     for tagger, given in predictions.items():
-        right = np.array([tag for tags in given for tag in tags]) == truth
-        rows[tagger] = {
-            kind: right[which].mean() if which.any() else np.nan for kind, which in kinds.items()
-        }
+        right = pd.Series([tag for tags in given for tag in tags]) == truth
+        # The mean of no words is NaN.
+        rows[tagger] = {kind: right[which].mean() for kind, which in kinds.items()}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 

@@ -1,7 +1,8 @@
 """Train word2vec on the text of a biLM, as a baseline for contextual vectors."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, takewhile
 from pathlib import Path
 
 from elmolib.errors import CorpusError, needs_extras
@@ -9,9 +10,9 @@ from elmolib.files import atomic_write, write_errors
 
 with needs_extras():
     from gensim.models import KeyedVectors, Word2Vec
+    from gensim.utils import ClippedCorpus
 
-MIN_COUNT = 2
-MAX_EPOCHS = 20
+MIN_COUNT, MAX_EPOCHS = 2, 20
 
 
 def word2vec(
@@ -44,7 +45,8 @@ def word2vec(
         except (OSError, EOFError, ValueError, UnicodeDecodeError):
             raise CorpusError(f"{cache} is damaged: delete it, and run this again.") from None
     model = Word2Vec(vector_size=dim, min_count=MIN_COUNT, sg=1, seed=seed, workers=threads)
-    beginning = _Beginning(sentences, words_to_read)
+    ends = takewhile(lambda end: end < words_to_read, accumulate(map(len, sentences)))
+    beginning = ClippedCorpus(sentences, 1 + sum(1 for _ in ends))
     model.build_vocab(beginning)
     if len(model.wv):
         n_words = model.corpus_total_words
@@ -59,18 +61,3 @@ def word2vec(
         except CorpusError as problem:
             warnings.warn(str(problem), stacklevel=2)
     return model.wv
-
-
-class _Beginning:
-    """The first sentences of a text, with about `n_words` words. It can be read repeatedly."""
-
-    def __init__(self, sentences: Iterable[Sequence[str]], n_words: int) -> None:
-        self._sentences, self._n_words = sentences, n_words
-
-    def __iter__(self) -> Iterator[Sequence[str]]:
-        left = self._n_words
-        for sentence in self._sentences:
-            if left <= 0:
-                return
-            left -= len(sentence)
-            yield sentence

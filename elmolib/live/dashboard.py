@@ -27,10 +27,8 @@ CANNOT_CLICK = (
 class Dashboard(keras.callbacks.Callback):
     """Show a run in JupyterLab while it trains, in one widget that is updated, a `RunPage`.
 
-    The heatmap uses the current weights and is redrawn from time to time. The Stop button stops
-    training after the current step and saves the run. It is disabled until the probe answers.
-
-    In the list of callbacks, `log` must come before the dashboard.
+    The Stop button stops training after the current step and saves the run. It is disabled until
+    the probe answers. In the list of callbacks, `log` must come before the dashboard.
     """
 
     def __init__(self, log: RunLog) -> None:
@@ -60,7 +58,6 @@ class Dashboard(keras.callbacks.Callback):
         self.page.show(self.log.progress, "Starting: the first step takes some seconds.")
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Show the progress and redraw the pictures, if enough time has passed."""
         if self._updating.is_due():
             with self._updating.measure():
                 self._model.copy_weights()
@@ -77,7 +74,6 @@ class Dashboard(keras.callbacks.Callback):
         self._show_progress()
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        """Show the path of the saved weights, and redraw everything for the last time."""
         self._waits_for_click = False
         left = self.training.last_step - self.training.step
         self.page.show(self.log.progress, f"saved as {self.training.weights_path}")

@@ -17,8 +17,7 @@ from elmolib.plots.fonts import shortened
 from elmolib.plots.heatmaps import MOST_ANNOTATED, SIMILARITY_COLOURS
 
 _COLOURS = matplotlib.colormaps[SIMILARITY_COLOURS]
-_CSS = Path(__file__).with_name("heatmap.css").read_text(encoding="utf-8")
-_STYLE = f"<style>\n{_CSS}</style>"
+_STYLE = f"<style>\n{Path(__file__).with_name('heatmap.css').read_text(encoding='utf-8')}</style>"
 
 MAX_TOOLTIPS = 3600  # with more cells, each cell is too small to point at
 MOST_LABELLED = 60  # with more words, only some of them have a label
@@ -66,7 +65,7 @@ def _labels(words: Sequence[str], step: int, axis: str) -> str:
 
 def _png(similarities: np.ndarray) -> str:
     """Return the colours of the cells as the URL of a picture with one pixel per cell."""
-    pixels = _COLOURS(similarities.clip(0, 1), bytes=True)
     with io.BytesIO() as file:
+        pixels = _COLOURS(similarities.clip(0, 1), bytes=True)
         image.imsave(file, pixels, format="png", origin="upper")
         return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

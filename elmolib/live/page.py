@@ -44,11 +44,7 @@ class RunPage(ipywidgets.VBox):
     """
 
     def fill(self, model: "ModelInTraining", settings: ReportSettings, stop: Callable) -> None:
-        """Make and show the widgets `stop`, `status`, `advice`, `bar`, `curve` and `box`.
-
-        The heatmap shows `model`, and `settings` have its first sentence and the run's folder. The
-        Stop button calls `stop`, and is disabled at first.
-        """
+        """Make and show the widgets. The heatmap shows `model`; the Stop button calls `stop`."""
         self.stop = ipywidgets.Button(description="Stop", icon="stop", disabled=True)
         self.stop.on_click(lambda _: self._stop(stop))
         self.status, self.advice = ipywidgets.HTML(), ipywidgets.HTML()
@@ -61,10 +57,10 @@ class RunPage(ipywidgets.VBox):
         layout = {"flex": "1 1 320px", "min_height": "112px"}
         lines = ipywidgets.VBox([self.status, self.advice], layout=layout)
         head = ipywidgets.HBox([self.stop, lines], layout={"flex_flow": "wrap"})
+        # The box is beside the curve in a wide window, and below the curve in a narrow window.
         sides = [ipywidgets.VBox([self.curve]), self.box]
         for side in sides:
             side.layout.flex, side.layout.max_width = "1 1 440px", "720px"
-        # The box is beside the curve in a wide window, and below the curve in a narrow window.
         pictures = ipywidgets.HBox(sides, layout={"flex_flow": "row wrap"})
         self.children = [head, self.bar, pictures]
         self.add_class("elmolib-dashboard")
@@ -103,10 +99,10 @@ class RunPage(ipywidgets.VBox):
 
 
 class ModelInTraining(ElmoEmbedder):
-    """A copy of the model in training after `step` steps. One other thread draws heatmaps with it.
+    """A copy of the model after `step` steps. One other thread draws heatmaps with it.
 
-    The training thread copies the weights between two steps, and the other thread uses the latest
-    copy. A drawing therefore never uses a half-finished step, and training never waits for it.
+    The training thread copies the weights between two steps, so a drawing never uses half-updated
+    weights, and training never waits for it.
     """
 
     def __init__(self, training: "Training") -> None:
@@ -146,7 +142,7 @@ class ModelOnDisk(ModelInTraining):
         self._load(StoredModel(architecture, dict(arrays), tokenizer=tokenizer), "numpy")
 
     def read_latest(self) -> bool:
-        """Read the latest checkpoint. Return whether it differs from the checkpoint read before."""
+        """Read the latest checkpoint; return whether it is new."""
         path, before = self._checkpoints.latest(), self._path
         if path != before and path is not None:
             self._copy, self._path = read_layers(path), path
@@ -193,10 +189,9 @@ class Watcher:
 
 
 class _DirectComm(BaseComm):
-    """A widget's channel to the browser (comm) that gives each message to the correct subshell.
+    """A widget's channel to the browser that gives a message to the subshell that it names.
 
-    ipykernel 7.4 gives a message to the shell that last wrote to the widget. This shell is busy
-    with training. A comm of this class gives a message to the subshell that the message names.
+    ipykernel 7.4 gives it to the shell that last wrote to the widget, which is busy with training.
     """
 
     def __init__(self, comm: BaseComm) -> None:

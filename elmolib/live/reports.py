@@ -20,7 +20,7 @@ from elmolib.errors import TrainingError
 from elmolib.explore.neighbours import Query, embedded_lines, find_neighbours
 from elmolib.files import atomic_write, remove_partial_files, write_errors
 from elmolib.scoring.heldout import DIRECTIONS, score_heldout
-from elmolib.scoring.metrics import accuracy, macro_scores
+from elmolib.scoring.metrics import macro_scores
 from elmolib.scoring.perplexity import Scorer
 from elmolib.scoring.prediction import predict
 from elmolib.scoring.softmax import softmax_of
@@ -29,6 +29,8 @@ from elmolib.settings.run_folder import REPORTS
 
 METRICS, PICTURES = "metrics", "pictures"
 N_NEIGHBOURS = 5  # number of neighbours of each word of the sentence
+N_TARGETS = 4096  # about so many held-out targets per direction are scored, to limit the time
+MIN_TARGETS = 10  # a word is frequent if it is a target so often
 
 
 class DetailedMetrics(keras.callbacks.Callback):
@@ -38,18 +40,11 @@ class DetailedMetrics(keras.callbacks.Callback):
     each direction's top-1 and top-5 accuracy on held-out text, and the precision, recall and F1 of
     its first choices, averaged over frequent words; `predictions.txt` shows examples. Every
     `pictures_every` epochs, `heatmap.png` shows the top layer's similarities in one sentence, and
-    `neighbours.csv` lists the nearest neighbours of its words in held-out sentences.
+    `neighbours.csv` lists the nearest neighbours of its words in held-out sentences. With `show`,
+    the metrics are also printed.
 
     When training ends, a last report covers the epochs since the last regular report. Without
     held-out text there is only the heatmap. The same weights give the same files.
-
-    Args:
-        metrics_every, pictures_every: the number of epochs between two reports.
-        n_targets: the approximate number of held-out targets per direction that are scored, from
-            sentences spread evenly over the text. It limits the time for a report.
-        min_targets: a word counts as frequent if it is a target at least this often; `</S>` and
-            `<UNK>` never count as frequent.
-        show: whether to print the reports as well.
     """
 
     def __init__(
@@ -59,15 +54,12 @@ class DetailedMetrics(keras.callbacks.Callback):
         sentence: str,
         metrics_every: int = 5,
         pictures_every: int = 10,
-        n_targets: int = 4096,
-        min_targets: int = 10,
         show: bool = True,
     ) -> None:
         super().__init__()
         self.corpus, self.folder, self.show = corpus, Path(folder), show
         self.words = corpus.tokenizer.words(sentence)
         self.every = {METRICS: metrics_every, PICTURES: pictures_every}
-        self.n_targets, self.min_targets = n_targets, min_targets
         self._epoch, self._epoch_is_finished = 0, True
 
     @classmethod
@@ -75,7 +67,7 @@ class DetailedMetrics(keras.callbacks.Callback):
         """Create the callback from a run's settings. With `progress: none`, it prints nothing."""
         every = settings.metrics_every, settings.pictures_every
         show = show and settings.progress != "none"
-        return cls(corpus, settings.run_path / REPORTS, settings.sentence, *every, show=show)
+        return cls(corpus, settings.run_path / REPORTS, settings.sentence, *every, show)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self._encoder = SentenceEncoder(KerasRuntime(self.model))
@@ -121,7 +113,7 @@ class DetailedMetrics(keras.callbacks.Callback):
             print(f"{' and '.join(kinds)} saved in {folder}", flush=True)
 
     def _report_metrics(self, folder: Path) -> None:
-        scores = score_heldout(self._scorer, self.corpus, self.n_targets)
+        scores = score_heldout(self._scorer, self.corpus, N_TARGETS)
         every = self.every[METRICS]
         metrics: dict[str, Any] = {
             "epoch": self._epoch,
@@ -129,11 +121,11 @@ class DetailedMetrics(keras.callbacks.Callback):
             "covers_epochs": [(self._epoch - 1) // every * every + 1, self._epoch],
             "n_targets": scores.targets.shape[1],
             "vocabulary_size": len(self.corpus.vocabulary),
-            "min_targets": self.min_targets,
+            "min_targets": MIN_TARGETS,
         }
         for name, d in DIRECTIONS.items():
-            macro = macro_scores(scores.targets[d], scores.best[d], self.min_targets)
-            values = {f"top_{k}": accuracy(scores.ranks[d], k) for k in (1, 5)}
+            macro = macro_scores(scores.targets[d], scores.best[d], MIN_TARGETS)
+            values = {f"top_{k}": float((scores.ranks[d] < k).mean()) for k in (1, 5)}
             values |= {f"macro_{k}": getattr(macro, k) for k in ("precision", "recall", "f1")}
             # JSON has no NaN.
             values = {key: None if math.isnan(value) else value for key, value in values.items()}
@@ -152,13 +144,13 @@ class DetailedMetrics(keras.callbacks.Callback):
         plots.save(heatmap, folder / "heatmap.png")
         if self.corpus.heldout is None:
             return
-        searched = prepared.spread_sentences(self.corpus.heldout, self.n_targets)
+        searched = prepared.spread_sentences(self.corpus.heldout, N_TARGETS)
         queries = [Query(self.words, i, vector) for i, vector in enumerate(layers[-1])]
         lines = embedded_lines(self._encoder, sentences_of(searched, self.corpus))
         neighbours = find_neighbours(queries, lines, N_NEIGHBOURS, different_words=True)
         rows = [
-            (i, word, near.word, round(near.similarity, 6), " ".join(near.sentence))
-            for i, (word, found) in enumerate(zip(self.words, neighbours, strict=True))
+            (i, self.words[i], near.word, round(near.similarity, 6), " ".join(near.sentence))
+            for i, found in enumerate(neighbours)
             for near in found
         ]
         columns = ["position", "word", "neighbour", "similarity", "context"]

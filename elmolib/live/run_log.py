@@ -58,7 +58,6 @@ class RunLog(keras.callbacks.Callback):
         self.training, self.folder = training, training.folder
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Continue the files of an interrupted run, or begin new ones."""
         training, corpus = self.training, self.training.corpus
         (self.folder / STOP).unlink(missing_ok=True)
         rows = read_steps(self.folder)
@@ -84,10 +83,9 @@ class RunLog(keras.callbacks.Callback):
         self._thread.start()
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Record one step. Add a row if enough time has passed since the previous row."""
         now = time.monotonic()
         if not self._step_ends:  # this was the first step, which is slow
-            self._scoring = Throttle(SCORING_FRACTION, 5.0, time.perf_counter, delay=5.0)
+            self._scoring = Throttle(SCORING_FRACTION, 5.0, time.perf_counter)
         self._losses.append((logs["loss_forward"], logs["loss_backward"]))
         self._step_ends.append(now)
         if now - self._looked_at > 1.0:
@@ -113,8 +111,7 @@ class RunLog(keras.callbacks.Callback):
         self.update()
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        """Measure perplexities if training stopped within an epoch. Write all files once more."""
-        if self._step_ends and self.scored_at != self.training.step:
+        if self._step_ends and self.scored_at != self.training.step:  # stopped within an epoch
             self._add_row(self._measure(self.training.samples))
         (self.folder / STOP).unlink(missing_ok=True)
         self.update("stopped" if self.training.step < self.training.last_step else "finished")
@@ -221,18 +218,16 @@ class EpochLine(keras.callbacks.Callback):
         self.log, self.training = log, log.training
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Print which model is fine-tuned, if any, and the numbers of targets, words and steps."""
         training, self._printed = self.training, time.monotonic()
         print_transfer(training)
+        first, last = training.step, training.last_step
         targets = f"{training.batches.n_targets:,} targets per direction and epoch"
         words = f"{len(training.corpus.vocabulary):,} words in the softmax"
-        steps = f"steps {training.step:,} to {training.last_step:,}"
-        print(f"{targets}, {words}, {steps}", flush=True)
-        last, disable = training.last_step, training.parameters.progress != "auto" or None
-        self._bar = tqdm(None, "", last, initial=training.step, unit="step", disable=disable)
+        print(f"{targets}, {words}, steps {first:,} to {last:,}", flush=True)
+        disable = training.parameters.progress != "auto" or None
+        self._bar = tqdm(None, "", last, initial=first, unit="step", disable=disable)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Move the bar, or print the progress of the run once a minute."""
         self._bar.update()
         if self._bar.disable and time.monotonic() - self._printed > LINE_SECONDS:
             self._printed = time.monotonic()

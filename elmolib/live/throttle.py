@@ -9,20 +9,15 @@ from contextlib import contextmanager
 class Throttle:
     """Limit how often some work is done, and the largest share of all time that it may take.
 
-    There are at least `seconds` between two starts of the work, and `delay` seconds before the
-    first. The default of `clock`, which measures the work, is the processor time of the thread,
-    because a thread that waits for a processor does not slow training.
+    At least `seconds` pass before each start of the work. `clock` measures the work, by default in
+    the thread's processor time, because a thread that waits does not slow training.
     """
 
     def __init__(
-        self,
-        fraction: float = 0.02,
-        seconds: float = 1.0,
-        clock: Callable[[], float] = time.thread_time,
-        delay: float = 0.0,
+        self, fraction: float = 0.02, seconds: float = 1.0, clock: Callable = time.thread_time
     ) -> None:
         self._fraction, self._seconds, self._clock = fraction, seconds, clock
-        self._next = time.monotonic() + delay
+        self._next = time.monotonic() + seconds
 
     def is_due(self) -> bool:
         """Whether the work may start now; False while it is being done."""

@@ -59,37 +59,27 @@ class LatestOnly:
 class SentenceBox(ipywidgets.VBox):
     """A text box with a heatmap of the sentence that is typed.
 
-    Pointing at a cell of the heatmap or clicking it shows a tooltip with its words and value. If
-    the embedder has no model yet, an ElmolibError is raised.
-
-    Args:
-        layer: the initial layer: a number, or "average"; None for the top layer.
-        other: the sentence for the columns; if it is empty, `sentence` is used.
-        folder: where the buttons save the picture.
-
-    Attributes:
-        sentence, other, layer: the widgets that a person changes.
-        picture: the heatmap as HTML.
-        save_buttons, message: a button per file format, and a line of text for messages.
+    Pointing at a cell of the heatmap or clicking it shows a tooltip with its words and value. A
+    person changes the widgets `sentence`, `layer` and `other`, the sentence of the columns. If
+    `other` is empty, it is the same sentence. The buttons save the picture in `folder`. If the
+    embedder has no model yet, an ElmolibError is raised.
     """
 
     def __init__(
         self,
         embedder: ElmoEmbedder,
         sentence: str = "The river bank was steep .",
-        layer: int | str | None = None,
-        other: str = "",
         folder: str | Path = ".",
     ) -> None:
         self.embedder, self.folder = embedder, Path(folder)
         look = {"rows": 1, "layout": {"width": "auto", "max_width": "720px"}}
         self.sentence = ipywidgets.Textarea(sentence, placeholder="Type a sentence", **look)
         hint = "A second sentence to compare with (optional)"
-        self.other = ipywidgets.Textarea(other, placeholder=hint, **look)
+        self.other = ipywidgets.Textarea(placeholder=hint, **look)
         top = embedder.n_layers
         options = [*((f"layer {n}", n) for n in range(top + 1)), ("average", "average")]
         self.layer = ipywidgets.ToggleButtons(options=options, style={"button_width": "auto"})
-        self.layer.value = top if layer is None else layer
+        self.layer.value = top
         self.picture = ipywidgets.HTML(layout={"max_width": "720px"})
         self.message = ipywidgets.HTML(layout={"min_height": "28px"})
         for part in ("sentence", "other", "layer", "message", "picture"):
@@ -123,8 +113,7 @@ class SentenceBox(ipywidgets.VBox):
     def save(self, suffix: str) -> Path:
         """Save the picture in `folder` as a new file, `.png` or `.svg`, and return its path.
 
-        Raises:
-            ElmolibError: the file cannot be written, or nothing has been drawn yet.
+        If it cannot be written, or if nothing has been drawn yet, raise an ElmolibError.
         """
         if not self._drawn:
             raise ElmolibError("There is no picture to save yet: wait until it is drawn.")

@@ -27,7 +27,7 @@ class BiLM(keras.Model):
         vocabulary_size: the number of words in the softmax, or None for a model without softmax.
         dropout: the dropout rate on the input of every LSTM and on the output of the last LSTM.
         timestep_dropout: the rate at which whole words are dropped before the LSTMs.
-        values: a mapping from names to initial weights, or None. Used weights are removed from it.
+        values: a mapping from names to initial weights, or None; see `Weights`.
         n_characters: the number of character ids.
         table: the number of words in a table whose rows are added to the words' vectors, and the
             number of features in a row; None means features that need no projection, or no table.
@@ -157,9 +157,9 @@ class BiLM(keras.Model):
 
     def initial_state(self, batch_size: int):
         """Return a state of zeros: c (2, n_layers, batch, lstm_dim), h (..., projection_dim)."""
-        a, n = self.architecture, batch_size
-        dims = a.lstm_dim, a.projection_dim
-        return tuple(ops.zeros((2, a.n_layers, n, dim), **FLOAT32) for dim in dims)
+        a = self.architecture
+        shapes = [(2, a.n_layers, batch_size, dim) for dim in (a.lstm_dim, a.projection_dim)]
+        return tuple(ops.zeros(shape, **FLOAT32) for shape in shapes)
 
     def weights_by_name(self) -> dict[str, keras.Variable]:
         """Return every weight by name, in the order of the layers, the softmax last."""
@@ -167,11 +167,8 @@ class BiLM(keras.Model):
 
     def arrays(self, softmax: bool = True) -> dict[str, np.ndarray]:
         """Return the values of all weights by name, with or without the softmax."""
-        return {
-            name: ops.convert_to_numpy(weight.value)
-            for name, weight in self.weights_by_name().items()
-            if softmax or name not in SOFTMAX
-        }
+        names = [name for name in self._named.by_name if softmax or name not in SOFTMAX]
+        return {name: ops.convert_to_numpy(self._named.by_name[name].value) for name in names}
 
     @classmethod
     def from_arrays(cls, architecture: Architecture, arrays: Mapping[str, np.ndarray], **kwargs):

@@ -146,12 +146,11 @@ class TimestepDropout(keras.layers.Dropout):
 
 @keras.saving.register_keras_serializable(package="elmolib")
 class Highway(keras.Layer):
-    """Mix a transformed input with the input itself, feature by feature.
+    """Mix a transformed input with the input itself, both float tensors (..., features).
 
     The output is `gate * relu(x @ transform + transform_bias) + (1 - gate) * x` with
     `gate = sigmoid(x @ carry + carry_bias)`. The bias of the gate starts at -2, so a new layer
-    returns mostly its input. Input and output are float tensors (..., features). See Srivastava et
-    al. 2015, arXiv:1505.00387. bilm-tf calls this gate "carry".
+    returns mostly its input. See Srivastava et al. 2015, arXiv:1505.00387.
     """
 
     def __init__(self, **kwargs) -> None:

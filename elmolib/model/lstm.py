@@ -72,9 +72,8 @@ class ProjectedLSTM(keras.Layer):
             return unrolled(x, c, h, weights, self.cell_clip, self.proj_clip)
         from_inputs = self._from_inputs(ops.reshape(x, (-1, self.features)))
         from_inputs = ops.reshape(from_inputs, (-1, ops.shape(x)[1], 4 * self.dim))
-        # Without lengths, a gradient may be needed, so scan over the inputs themselves: a gradient
-        # of each `from_inputs[step]` would be as large as `from_inputs`. With lengths, no gradient
-        # is needed, so scan over the step numbers: a scan over the inputs would copy them all.
+        # Scan over the inputs, because a gradient of `from_inputs[step]` is as large as all inputs.
+        # With lengths, no gradient is needed: scan over the steps, which does not copy the inputs.
         if lengths is None:
             return self._scan(from_inputs, lambda from_input: from_input, c, h, None)
         steps = ops.arange(ops.shape(from_inputs)[0], dtype="int32")
@@ -104,33 +103,24 @@ class ProjectedLSTM(keras.Layer):
         def step(c, h, current):
             is_running = None if lengths is None else (current < lengths)[:, None]
             from_output = ops.matmul(h, recurrent)
-            new_c, m = jit(masked_cell)(
-                from_input_of(current), from_output, c, is_running, self.cell_clip
-            )
+            gates = from_input_of(current), from_output
+            new_c, m = jit(masked_cell)(*gates, c, is_running, self.cell_clip)
             new_h = project(m, self.projection, self.proj_clip)
-            if is_running is not None:
-                new_h = ops.where(is_running, new_h, h)
-            return new_c, new_h
+            return new_c, new_h if is_running is None else ops.where(is_running, new_h, h)
 
         return scan(step, c, h, steps)
-
-    def get_config(self) -> dict:
-        names = ("dim", "projection_dim", "cell_clip", "proj_clip")
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
 def cell(from_input, from_output, c, cell_clip: float | None):
     """Take one step, except for the matrix products.
 
     `from_input` and `from_output` are what the input with the bias and the previous output add to
-    the gates, float tensors (batch, 4 * dim). `c` is the previous cell state (batch, dim).
-
-    Returns:
-        the new c, the output m before the projection, and the values that `cell_gradient` needs.
+    the gates (batch, 4 * dim). `c` is the previous cell state (batch, dim). Return the new c, the
+    output m before the projection, and the values that `cell_gradient` needs.
     """
     gates = from_input + from_output
-    # Slicing is several times faster than TensorFlow's split.
     dim = c.shape[-1]
+    # Slicing is several times faster than TensorFlow's split.
     i, j, f, o = (gates[:, k : k + dim] for k in range(0, 4 * dim, dim))
     i, j, f, o = ops.sigmoid(i), ops.tanh(j), ops.sigmoid(f + 1.0), ops.sigmoid(o)
     new_c = f * c + i * j
@@ -156,13 +146,9 @@ def cell_gradient(kept, c, new_c, d_m, d_c, cell_clip: float | None):
     d_c = d_c + d_m * o * (1.0 - squashed * squashed)
     if cell_clip is not None:
         d_c = ops.where(ops.abs(new_c) < cell_clip, d_c, 0.0)
-    d_gates = [
-        d_c * j * (i - i * i),
-        d_c * i * (1.0 - j * j),
-        d_c * c * (f - f * f),
-        d_m * squashed * (o - o * o),
-    ]
-    return ops.concatenate(d_gates, axis=-1), d_c * f
+    d_i, d_j = d_c * j * (i - i * i), d_c * i * (1.0 - j * j)
+    d_f, d_o = d_c * c * (f - f * f), d_m * squashed * (o - o * o)
+    return ops.concatenate([d_i, d_j, d_f, d_o], axis=-1), d_c * f
 
 
 def project(m, projection, clip: float | None):
@@ -207,9 +193,9 @@ def scan(step, c, h, xs):
 def unrolled(x, c, h, weights, cell_clip: float | None, proj_clip: float | None):
     """Run a `ProjectedLSTM` over a short sequence of known length, with a hand-written gradient.
 
-    The gradient of a weight is computed as one product over all steps, after the backward loop.
-    Automatic differentiation would compute one product per step and add them. `weights` are the
-    kernel, the bias and, if there is one, the projection; x, c and h are as in `ProjectedLSTM`.
+    The gradient of a weight is one product over all steps, after the backward loop; automatic
+    differentiation would add a product per step. `weights` are the kernel, the bias and, if there
+    is one, the projection; x, c and h are as in `ProjectedLSTM`.
     """
     time, features = x.shape[0], x.shape[2]
 

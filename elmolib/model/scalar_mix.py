@@ -71,17 +71,13 @@ class ScalarMix(keras.Layer):
         return ops.softmax(self.scalars)
 
     def compute_mask(self, layers, previous_mask=None):
-        """Return the mask of the first layer; all layers have the same mask."""
+        # All layers have the same mask.
         if not isinstance(previous_mask, list | tuple):
             return previous_mask
         return next((mask for mask in previous_mask if mask is not None), None)
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape[0])
-
-    def get_config(self) -> dict:
-        names = ("n_layers", "do_layer_norm", "l2")
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
 def _normalized(layer, mask):

@@ -31,11 +31,8 @@ def sampled_softmax_loss(
     References:
         Jean et al. 2015, arXiv:1412.2007; TensorFlow's `sampled_softmax_loss`.
     """
-    target_logits = (
-        ops.sum(outputs * ops.take(W, targets, axis=0), axis=1)
-        + ops.take(b, targets, axis=0)
-        - log_expected_targets
-    )  # (tokens,)
+    products = ops.sum(outputs * ops.take(W, targets, axis=0), axis=1)  # (tokens,)
+    target_logits = products + ops.take(b, targets, axis=0) - log_expected_targets
     negative_W = ops.take(W, negatives, axis=0)
     negative_b = ops.take(b, negatives, axis=0) - log_expected_negatives
     numbers = ops.arange(negatives.shape[0], dtype="int32") + 1
@@ -49,8 +46,8 @@ def sampled_softmax_loss(
 def _log_sum_exp(outputs, W, b, own):
     """Compute the log-sum-exp (tokens,) of each token's logits without the logit of index `own`.
 
-    This creates the largest arrays in training, (tokens, samples). The hand-written gradient needs
-    one such array; automatic differentiation would need several.
+    The arrays (tokens, samples) are the largest in training. The hand-written gradient needs one of
+    them; automatic differentiation would need several.
     """
     products = ops.matmul(outputs, ops.transpose(W))  # (tokens, samples)
     exponentials, total, largest = jit(_exponentials)(products, b, own)

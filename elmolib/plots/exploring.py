@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from elmolib.plots.figure import MARKERS, Picture, figure_of, new_axes, show_message, style
+from elmolib.plots.figure import MARKERS, Picture, new_axes, show_message, style
 from elmolib.plots.fonts import missing_fonts, note_missing_fonts, shortened, write
 from elmolib.plots.heatmaps import layer_name
 
@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 def occurrence_maps(found: "Occurrences", senses: "Senses") -> Figure:
     """Draw the results of `elmolib.explore.occurrences.occurrences` and `senses`.
 
-    Each panel shows the occurrences of the word in one layer as points, at the first two principal
-    components of their vectors, scaled to length 1. Each group has its own colour and shape, and
-    the legend shows its most typical occurrence.
+    A panel shows one layer: each occurrence of the word is a point of `Occurrences.maps`. The
+    legend shows the most typical occurrence of each group.
     """
     maps = found.maps()
     figure = Picture(4.4 * len(maps), 4.4 + 0.3 * len(senses.examples))
@@ -36,11 +35,11 @@ def occurrence_maps(found: "Occurrences", senses: "Senses") -> Figure:
             ax.set_xlabel(f"all {len(found.positions):,} occurrences are one point")
         else:
             ax.set_aspect("equal", adjustable="datalim")
-    sizes = np.bincount(senses.labels)
     examples = [found.snippet(example) for example in senses.examples]
     empty = [" "] * len(examples)
     legend = figure.legend(ax.collections, empty, loc="outside lower left", frameon=False)
     legend.set_alignment("left")
+    sizes = np.bincount(senses.labels)
     for text, size, example in zip(legend.get_texts(), sizes, examples, strict=True):
         write(text, f"{size:,} like \u201c{example}\u201d")
     # Put the message above the legend: below the figure, it would cover the legend.
@@ -56,12 +55,11 @@ def self_similarity(measured: "SelfSimilarity", ax: Axes | None = None) -> Figur
     values = measured.table.to_numpy()
     if not len(values):
         return show_message(ax, "There are no words to compare.")
-    top = values.shape[1] - 1
+    top, ends = values.shape[1] - 1, values[:, -1]
     lines = ax.plot(range(top + 1), values.T, marker="o", markersize=5)
     ax.set(xlim=(-0.1, top + 0.1), ylabel="cosine between occurrences, above random words")
     ax.set_ylim(min(0.0, values.min()) - 0.04, max(1.0, values.max()) + 0.04)
     words = list(map(str, measured.table.index))
-    ends = values[:, -1]
     for word, line, end, height in zip(words, lines, ends, _spread(ends, 0.05), strict=True):
         arrow = {"arrowstyle": "-", "color": line.get_color()}
         look = {"va": "center", "annotation_clip": False, "arrowprops": arrow}
@@ -70,7 +68,7 @@ def self_similarity(measured: "SelfSimilarity", ax: Axes | None = None) -> Figur
     names = [layer_name(layer).replace(": no", ":\nno") for layer in range(top + 1)]
     ticks = zip(names, measured.baseline, strict=True)
     ax.set_xticks(range(top + 1), [f"{name}\nrandom words: {value:.2f}" for name, value in ticks])
-    return note_missing_fonts(figure_of(ax), words)
+    return note_missing_fonts(ax.get_figure(root=True), words)
 
 
 def _spread(values: np.ndarray, least: float) -> np.ndarray:

@@ -22,7 +22,6 @@ from elmolib.plots.fonts import USUAL
 
 PALETTE = sns.color_palette("colorblind")
 COLOURS = dict(zip(("forward", "backward", "mean"), PALETTE, strict=False))
-
 MARKERS = "osD^vP*X"  # shapes of points, for readers who cannot distinguish the colours
 SHAPES = {"mean": "o", "forward": "s", "backward": "D"}
 PLAIN_NUMBERS = "{x:,.10g}"  # the format of tick labels: 10,000, not 1e4 or 10000.00
@@ -41,10 +40,7 @@ _LOCK = RLock()
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Use elmolib's style in a `with` block, or in a function that has this decorator.
-
-    Matplotlib's settings belong to the whole process, so only one thread draws at a time.
-    """
+    """Use elmolib's style in one thread at a time, because settings belong to the whole process."""
     with _LOCK, matplotlib.rc_context(_STYLE):
         yield
 
@@ -89,22 +85,18 @@ def new_axes(width: float = 7.2, height: float = 4.2) -> Axes:
     return Picture(width, height).add_subplot()
 
 
-def figure_of(ax: Axes) -> Figure:
-    return ax.get_figure(root=True)
-
-
 def show_message(ax: Axes, text: str) -> Figure:
     """Show a message instead of data, and return the figure."""
     ax.set_axis_off()
     ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes)
-    return figure_of(ax)
+    return ax.get_figure(root=True)
 
 
 def perplexity_ticks(axis: Axis, low: float, high: float) -> None:
     """Label a logarithmic axis of any range, from `low` to `high`."""
     digits = (1, 2, 5) if high < 200 * low else (1,)
     # A narrow range may contain none of the usual ticks (1, 2 or 5 times a power of ten).
-    narrow = high < 4 * low
-    axis.set_major_locator(MaxNLocator(5) if narrow else LogLocator(subs=digits, numticks=20))
+    usual = LogLocator(subs=digits, numticks=20)
+    axis.set_major_locator(MaxNLocator(5) if high < 4 * low else usual)
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(PLAIN_NUMBERS)

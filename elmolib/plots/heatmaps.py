@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from elmolib.embedding.cosine import cosine_similarities
-from elmolib.plots.figure import Picture, figure_of, new_axes, show_message, style
+from elmolib.plots.figure import Picture, new_axes, show_message, style
 from elmolib.plots.fonts import drawable, families_for, note_missing_fonts, shortened, write
 
 SIMILARITY_COLOURS = "viridis"  # readable in grey, because its lightness rises evenly
@@ -33,9 +33,8 @@ def heatmap(
 ) -> Figure:
     """Draw the cosine similarities of the words of a sentence, or of two sentences.
 
-    A colour means the same in every heatmap: the lightest means 1, the darkest means 0 or less. The
-    rows are `words`, the columns `other_words` (default: `words`). Their vectors are float
-    `(n_words, features)`.
+    The rows are `words`, the columns `other_words` (default: `words`). Their vectors are float
+    `(n_words, features)`. The lightest colour means 1, the darkest means 0 or less.
     """
     if other_words is None or other_vectors is None:
         other_words, other_vectors = words, vectors
@@ -55,12 +54,11 @@ def heatmap(
     look["cbar_kws"] = {"label": "cosine similarity", "shrink": 0.8, "extend": "min"}
     sns.heatmap(similarities, vmin=0, vmax=1, ax=ax, rasterized=True, **look)
     for text in ax.texts:
-        # The text is inside the axes, so the layout does not have to measure it.
-        text.set_in_layout(False)
+        text.set_in_layout(False)  # the text is inside the axes: the layout need not measure it
     ax.tick_params(length=0)
     label_axis(ax, other_words, "x")
     label_axis(ax, words, "y")
-    return note_missing_fonts(figure_of(ax), [*words, *other_words, title or ""])
+    return note_missing_fonts(ax.get_figure(root=True), [*words, *other_words, title or ""])
 
 
 @style()
@@ -94,7 +92,7 @@ def label_axis(ax: Axes, words: Sequence[str], which: str) -> None:
     widest = 0.62 * size * max(sum(1 + (c >= "\u2e80") for c in label) for label in labels)
     for text in axis.get_ticklabels():
         text.set(parse_math=False, fontsize=size, fontfamily=families)
-        if which == "x" and widest > room:
-            text.set(rotation=90 if room < 2 * size else 45)
-            if room >= 2 * size:
-                text.set(ha="right", rotation_mode="anchor")
+        if which == "x" and widest > room >= 2 * size:
+            text.set(rotation=45, ha="right", rotation_mode="anchor")
+        elif which == "x" and widest > room:
+            text.set(rotation=90)

@@ -15,7 +15,6 @@ from elmolib.plots.figure import (
     MARKERS,
     SHAPES,
     Picture,
-    figure_of,
     new_axes,
     perplexity_ticks,
     show_message,
@@ -45,8 +44,7 @@ def learning_curve(
         history: a table with a row per epoch, the column `epoch`, and any of the perplexities
             `heldout_forward`, `heldout_backward`, `heldout_mean` and `train_text_mean`.
         unigram: the baseline, which is the perplexity of word frequencies alone.
-        steps: such a table of steps within epochs, scored on samples. These are drawn as lines, and
-            the rows of `history` as points.
+        steps: such a table of steps, scored on samples. If there is one, `history` has only points.
         epochs: the end of the axis; None means the last epoch drawn.
     """
     ax = ax or new_axes()
@@ -75,15 +73,13 @@ def learning_curve(
     if epochs is not None:
         ax.set_xlim(0, epochs * 1.02)
     # Put the legend above the axes, where it hides no line.
-    legend = ax.legend(handles=handles, ncols=2, frameon=False, fontsize=9, loc="lower left")
-    legend.set_bbox_to_anchor((0, 1), ax.transAxes)
-    return figure_of(ax)
+    look = {"loc": "lower left", "bbox_to_anchor": (0, 1), "frameon": False}
+    ax.legend(handles=handles, ncols=2, fontsize=9, **look)
+    return ax.get_figure(root=True)
 
 
 @style()
-def perplexities(
-    table: pd.DataFrame, unigram: float | None = None, ax: Axes | None = None
-) -> Figure:
+def perplexities(table: pd.DataFrame, unigram: float, ax: Axes | None = None) -> Figure:
     """Draw the first rows of `elmolib.scoring.metrics.perplexity_table`, and the baseline."""
     ax = ax or new_axes(7.2, 2.8)
     for row, (name, values) in enumerate(table.iterrows()):
@@ -94,12 +90,11 @@ def perplexities(
         ax.annotate(label, (high, row), (10, 0), textcoords="offset points", va="center")
     ax.set_yticks(range(len(table)), table.index)
     ax.set(ylim=(len(table) - 0.5, -0.5), xlabel="perplexity, and its 95% interval")
-    if unigram is not None:
-        ax.axvline(unigram, color="grey", linestyle="--")
-        look = {"textcoords": "offset points", "ha": "right", "color": "dimgrey"}
-        ax.annotate(BASELINE, (unigram, len(table) - 0.6), (-5, 0), **look)
+    ax.axvline(unigram, color="grey", linestyle="--")
+    look = {"textcoords": "offset points", "ha": "right", "color": "dimgrey"}
+    ax.annotate(BASELINE, (unigram, len(table) - 0.6), (-5, 0), **look)
     ax.set_xlim(0, None)
-    return figure_of(ax)
+    return ax.get_figure(root=True)
 
 
 @style()
@@ -147,15 +142,14 @@ def _label_losses(ax: Axes, xlabel: str) -> Figure:
     right = ax.secondary_yaxis("right", functions=(np.exp, lambda x: np.log(np.maximum(x, tiny))))
     right.set_ylabel("perplexity")
     perplexity_ticks(right.yaxis, *np.exp(ax.get_ylim()))
-    return figure_of(ax)
+    return ax.get_figure(root=True)
 
 
 @style()
 def reliability(found: Mapping[str, "Calibration"]) -> Figure:
-    """Draw the result of `elmolib.scoring.metrics.calibration`.
+    """Draw the result of `elmolib.scoring.metrics.calibration`: accuracy above, predictions below.
 
-    The upper axes are a reliability diagram, as in figure 1 of Guo et al. 2017, arXiv:1706.04599:
-    the share of correct choices per bin. The lower axes show the share of predictions per bin.
+    The upper axes are a reliability diagram, as in figure 1 of Guo et al. 2017, arXiv:1706.04599.
     """
     figure = Picture(6.4, 6.8)
     above, below = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [3, 1]})
@@ -164,8 +158,7 @@ def reliability(found: Mapping[str, "Calibration"]) -> Figure:
         look = {"marker": SHAPES[name], "color": COLOURS[name]}
         label = f"{name}: off by {error:.1%} on average"
         above.plot(table["confidence"], table["accuracy"], label=label, **look)
-        width = (table["high"] - table["low"]) * 0.4
-        middle = (table["low"] + table["high"]) / 2
+        width, middle = 0.4 * (table["high"] - table["low"]), (table["low"] + table["high"]) / 2
         shares = table["predictions"] / table["predictions"].sum()
         below.bar(middle + shift * width, shares, width=width, color=COLOURS[name])
     above.set(ylabel="share that was right", xlim=(0, 1), ylim=(0, 1))
@@ -221,4 +214,4 @@ def layer_weights(weights: Iterable[float], ax: Axes | None = None) -> Figure:
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     ax.set(ylabel="share of the mix")
     ax.margins(y=0.12)
-    return figure_of(ax)
+    return ax.get_figure(root=True)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
-from elmolib.plots.figure import PALETTE, PLAIN_NUMBERS, figure_of, new_axes, show_message, style
+from elmolib.plots.figure import PALETTE, PLAIN_NUMBERS, new_axes, show_message, style
 from elmolib.plots.fonts import note_missing_fonts
 from elmolib.plots.heatmaps import label_axis
 
@@ -32,20 +32,16 @@ def sentence_lengths(lengths: Sequence[int], ax: Axes | None = None) -> Figure:
 
 @style()
 def word_lengths(
-    lengths: Sequence[int],
-    counts: Sequence[int] | None = None,
-    max_characters: int | None = None,
-    ax: Axes | None = None,
+    lengths: Sequence[int], counts: Sequence[int], max_characters: int, ax: Axes | None = None
 ) -> Figure:
     """Draw a histogram of the lengths of words in bytes of UTF-8.
 
-    `counts` has how often each word occurs; None counts each word once. A line shows the limit
-    `max_characters`, which includes a mark at each end of a word; longer words are cut.
+    `counts` has how often each word occurs. A line shows the limit `max_characters`, which includes
+    a mark at each end of a word; longer words are cut.
     """
     ax = ax or new_axes()
-    kind = "distinct words" if counts is None else "tokens"
-    figure = _histogram(lengths, counts, ax, "bytes in a word", kind)
-    if max_characters is not None and ax.patches and max_characters - 2 <= ax.get_xlim()[1]:
+    figure = _histogram(lengths, counts, ax, "bytes in a word", "tokens")
+    if ax.patches and max_characters - 2 <= ax.get_xlim()[1]:
         ax.axvline(max_characters - 2 + 0.5, color="black", linestyle=":", label="cut here")
         ax.legend()
     return figure
@@ -55,8 +51,7 @@ def word_lengths(
 def zipf(counts: Sequence[int], ax: Axes | None = None) -> Figure:
     """Draw the frequencies of words, given in any order, by rank on logarithmic axes.
 
-    For comparison, draw Zipf's law (1949): the frequency of the word of rank r is about
-    proportional to 1 / r.
+    A line shows Zipf's law (1949): the frequency is about proportional to 1 / rank.
     """
     ax = ax or new_axes()
     frequencies = _sorted_counts(counts)
@@ -74,7 +69,7 @@ def zipf(counts: Sequence[int], ax: Axes | None = None) -> Figure:
     ax.loglog(ranks, law, color="grey", linestyle=":", label="Zipf's law: 1 / rank")
     ax.set(xlabel="rank of the word", ylabel="times it occurs", ylim=(0.7, None))
     ax.legend()
-    return figure_of(ax)
+    return ax.get_figure(root=True)
 
 
 @style()
@@ -98,7 +93,7 @@ def coverage(
     ax.xaxis.set_major_formatter(PLAIN_NUMBERS)
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     ax.set(xlabel="most frequent words", ylabel="share of the tokens", ylim=(0, 1.02))
-    return figure_of(ax)
+    return ax.get_figure(root=True)
 
 
 @style()
@@ -123,7 +118,7 @@ def characters(counts: Mapping[str, int], n: int = 60, ax: Axes | None = None) -
     ax.set(xlim=(-0.7, len(shown) - 0.3), ylabel="share of all characters")
     ax.tick_params(axis="x", length=0)
     label_axis(ax, shown, "x")
-    return note_missing_fonts(figure_of(ax), shown)
+    return note_missing_fonts(ax.get_figure(root=True), shown)
 
 
 def _histogram(
@@ -144,7 +139,7 @@ def _histogram(
     ax.yaxis.set_major_formatter(PLAIN_NUMBERS)
     ax.set(xlim=(-0.5, last + 0.5), xlabel=xlabel, ylabel=ylabel)
     ax.legend()
-    return figure_of(ax)
+    return ax.get_figure(root=True)
 
 
 def _sorted_counts(counts: Sequence[int]) -> np.ndarray:

@@ -33,13 +33,10 @@ def bootstrap(
 ) -> Interval:
     """Estimate the 95% confidence interval of a statistic by resampling with replacement.
 
-    The examples must be independent: use one per sentence, not one per word, because the model's
-    errors on the words of a sentence are not independent. Without examples, all values are NaN.
-
-    Args:
-        examples: numbers (examples,) or (examples, columns), one row per example.
-        statistic: a function from resampled examples (draws, examples[, columns]) to one number per
-            draw (draws,).
+    The examples, numbers (examples,) or (examples, columns), must be independent: use one per
+    sentence, not one per word, because a model's errors on the words of a sentence are not
+    independent. Without examples, all values are NaN. `statistic` is a function from resampled
+    examples (draws, examples[, columns]) to one number per draw (draws,).
 
     Example:
         >>> bootstrap(np.array([1, 1, 0, 1]))

@@ -46,7 +46,7 @@ def unigram_perplexity(corpus: PreparedCorpus) -> float:
 
     The frequencies are the counts of words and sentence ends in the training text plus one.
     """
-    words = np.bincount(np.asarray(corpus.heldout.ids), minlength=len(corpus.vocabulary))
+    words = np.bincount(corpus.heldout.ids, minlength=len(corpus.vocabulary))
     heldout = _target_counts(words, corpus.heldout, corpus)
     return math.exp(-(heldout * unigram_log_probabilities(corpus)).sum() / heldout.sum())
 

@@ -11,9 +11,9 @@ from elmolib.embedding.words import remembered
 from elmolib.errors import ElmolibError, WeightsError
 from elmolib.formats.names import SOFTMAX
 from elmolib.formats.published import is_published
-from elmolib.formats.readers import OptionsSource, read_model
+from elmolib.formats.readers import OptionsSource, read_model, read_softmax
 from elmolib.formats.weights import StoredModel
-from elmolib.scoring.softmax import Softmax, read_softmax_of
+from elmolib.scoring.softmax import Softmax
 from elmolib.text.tokenizer import Tokenizer
 
 
@@ -98,8 +98,7 @@ class LoadedModel:
             self._read(*self._source, *self._runtime)
             if model_fingerprint(self._encoder.runtime) != expected:
                 problem = f"{self._source[0]} is not the model that was pickled"
-                advice = "restore the old file, or create the object again"
-                raise WeightsError(f"{problem}: {advice}.")
+                raise WeightsError(f"{problem}: restore the old file, or create the object again.")
 
     def _read(self, path: str | Path, options: OptionsSource | None, *runtime: Any) -> None:
         self._load(read_model(path, options, softmax=self._reads_softmax), *runtime)
@@ -128,8 +127,13 @@ class LoadedModel:
         return self._stored
 
     def _require_softmax(self) -> Softmax:
-        """Return the softmax. The first call reads it from the file."""
+        """Return the softmax, which the first call reads; raise a WeightsError if it cannot."""
         stored = self._require_model()
         if self._softmax is None:
-            self._softmax = read_softmax_of(stored, *self._source)
+            stored.require_softmax("it cannot predict words")
+            again = read_softmax(*self._source)
+            if again.stamp != stored.stamp:
+                problem = f"{stored.source} has changed since it was loaded"
+                raise WeightsError(f"{problem}: create the embedder again.")
+            self._softmax = Softmax(again.vocabulary, *(again.arrays[name] for name in SOFTMAX))
         return self._softmax

@@ -1,8 +1,7 @@
 """Metrics of scored text: accuracy, calibration, and losses by sentence and by word frequency.
 
-If a function has the arguments `scores` and `corpus`, the scores must cover the whole held-out text
-of the corpus; otherwise, the function raises a `CorpusError`. All intervals are 95% bootstrap
-intervals, computed from resampled sentences.
+If a function takes `scores` and `corpus`, but the scores do not cover the whole held-out text of
+the corpus, it raises a `CorpusError`. All intervals are 95% bootstrap intervals over sentences.
 """
 
 import math
@@ -11,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import precision_recall_fscore_support
 
 from elmolib.corpus.prepared import PreparedCorpus, require_heldout
 from elmolib.corpus.stream import FORWARD
@@ -24,14 +24,10 @@ LENGTHS = (1, 6, 11, 16, 21, 31, 41)  # the number of words at which each band b
 
 
 class MacroScores(NamedTuple):
-    """Precision, recall and F1 of one direction's first choices, averaged over `n_words` words.
+    """Precision, recall and F1 of one direction's first choices, averaged over `n_words` words."""
 
-    The precision of a word tells how often it was correct when it was chosen (0 if it was never
-    chosen). Its recall tells how often it was chosen where it was correct.
-    """
-
-    precision: float
-    recall: float
+    precision: float  # how often a word was correct where it was chosen; 0 if it never was
+    recall: float  # how often a word was chosen where it was correct
     f1: float
     n_words: int
 
@@ -40,26 +36,17 @@ class Calibration(NamedTuple):
     """A comparison of the probabilities and the accuracy of one direction's first choices.
 
     `table` has a row per non-empty bin of probability. Its columns are low and high (the edges of
-    the bin), confidence (the mean probability), accuracy, and predictions (their number). `error`
-    is the expected calibration error: the mean distance between confidence and accuracy.
+    the bin), confidence (the mean probability), accuracy, and predictions (their number).
     """
 
     table: pd.DataFrame
-    error: float
-
-
-def accuracy(ranks: np.ndarray, k: int) -> float:
-    """Return the fraction of targets that were among the `k` most probable words."""
-    return float(np.mean(ranks < k))
+    error: float  # expected calibration error: mean distance between confidence and accuracy
 
 
 def accuracy_table(scores: Scores) -> pd.DataFrame:
     """Return, per direction, the fraction of targets among the top 1, 5, 10 and 100 words."""
-    columns = {
-        f"top {k}": {name: accuracy(scores.ranks[d], k) for name, d in DIRECTIONS.items()}
-        for k in (1, 5, 10, 100)
-    }
-    return pd.DataFrame(columns)
+    columns = {f"top {k}": (scores.ranks < k).mean(axis=1) for k in (1, 5, 10, 100)}
+    return pd.DataFrame(columns, list(DIRECTIONS))
 
 
 def macro_scores(targets: np.ndarray, best: np.ndarray, min_targets: int) -> MacroScores:
@@ -69,18 +56,13 @@ def macro_scores(targets: np.ndarray, best: np.ndarray, min_targets: int) -> Mac
     integers (targets,). A word is frequent if it is a target at least `min_targets` times; sentence
     ends and `<UNK>` never are. If no word is frequent, all averages are NaN.
     """
-    size = int(max(targets.max(), best.max())) + 1
-    wanted, chosen, right = (
-        np.bincount(ids, minlength=size) for ids in (targets, best, targets[targets == best])
-    )
-    words = np.flatnonzero(wanted >= min_targets)
+    words = np.flatnonzero(np.bincount(targets) >= min_targets)
     words = words[words >= len(SPECIAL_WORDS)]
     if len(words) == 0:
         return MacroScores(math.nan, math.nan, math.nan, 0)
-    wanted, chosen, right = wanted[words], chosen[words], right[words]
-    shares = right / np.maximum(chosen, 1), right / wanted, 2 * right / (chosen + wanted)
-    precision, recall, f1 = (float(np.mean(share)) for share in shares)
-    return MacroScores(precision, recall, f1, len(words))
+    how = {"labels": words, "average": "macro", "zero_division": 0}
+    precision, recall, f1, _ = precision_recall_fscore_support(targets, best, **how)
+    return MacroScores(float(precision), float(recall), float(f1), len(words))
 
 
 def calibration(scores: Scores, n_bins: int = 15) -> dict[str, Calibration]:
@@ -105,21 +87,17 @@ def calibration(scores: Scores, n_bins: int = 15) -> dict[str, Calibration]:
     return found
 
 
-def sentence_losses(scores: Scores, corpus: PreparedCorpus) -> np.ndarray:
-    """Sum the losses of each sentence, including its end, in nats: float64 (sentences, 2)."""
-    return _sums(scores.losses, _sentence_targets(scores, corpus)).T
-
-
 def perplexity_table(scores: Scores, corpus: PreparedCorpus) -> pd.DataFrame:
     """Compare the perplexity of each direction with the perplexity of the unigram model.
 
     The rows of the table are forward, backward, mean and unigram. The columns are perplexity, low
     and high (the ends of its interval), sentences, targets (per direction) and vocabulary.
     """
-    targets, losses = _sentence_targets(scores, corpus), sentence_losses(scores, corpus)
+    targets = _sentence_targets(scores, corpus)
+    losses = _sums(scores.losses, targets)  # (2, sentences), including the sentence ends
     unigram = -unigram_log_probabilities(corpus)[scores.targets[FORWARD]]
-    columns = {name: losses[:, d] for name, d in DIRECTIONS.items()}
-    columns |= {"mean": losses.mean(axis=1), "unigram": _sums(unigram, targets)}
+    columns = {name: losses[d] for name, d in DIRECTIONS.items()}
+    columns |= {"mean": losses.mean(axis=0), "unigram": _sums(unigram, targets)}
     rows = {}
     for name, column in columns.items():
         found = bootstrap(np.stack([column, targets], axis=1), ratio)
@@ -148,9 +126,8 @@ def loss_by_frequency(scores: Scores, corpus: PreparedCorpus) -> pd.DataFrame:
     """Compute the mean loss over rare and frequent words.
 
     The table has a row per non-empty band of counts in the training text, from the most frequent
-    words to the rarest, then `<UNK>` and sentence ends. It has the columns of `loss_by_length` and
-    the column unigram, the loss of the unigram model. The column sentences counts the sentences
-    that contain a word of the band.
+    words to the rarest, then `<UNK>` and sentence ends. It has the columns of `loss_by_length` (a
+    sentence counts in each band that it has a word of) and unigram, the loss of the unigram model.
     """
     # `<S>` is the sentence end of the backward direction, so count it as `</S>`.
     targets = np.where(scores.targets == BOS, EOS, scores.targets)  # (2, targets)

@@ -106,17 +106,15 @@ def scorer_and_windows(
     # Move the arrays instead of copying them: the softmax of a large vocabulary takes gigabytes.
     softmax = Softmax(stored.vocabulary, *(stored.arrays.pop(name) for name in SOFTMAX))
     bilm = BiLM(stored.architecture, values=stored.arrays, **stored.spelling.sizes)
-    scorer = Scorer(bilm, softmax)
-    return scorer, chain([first], windows)
+    return Scorer(bilm, softmax), chain([first], windows)
 
 
 class Scorer:
     """Score text with a biLM, whose weights may change; `softmax` is used if the biLM has none."""
 
     def __init__(self, bilm: BiLM, softmax: Softmax | None = None) -> None:
-        self.bilm = bilm
+        self.bilm, self._softmax = bilm, softmax
         self.vocabulary_size = bilm.vocabulary_size if softmax is None else len(softmax.b)
-        self._softmax = softmax
         a = bilm.architecture
         states = [(2, a.n_layers, 1, dim) for dim in (a.lstm_dim, a.projection_dim)]
         signature = [("float32", shape) for shape in ((2, WINDOW, a.projection_dim), *states)]
@@ -196,12 +194,7 @@ def windows_of_sentences(
         index: dict[str, int] = {}
         words = [[index.setdefault(word, len(index)) for word, _ in d] for d in directions]
         targets = [[vocabulary[word] for _, word in d] for d in directions]
-        characters = spelling.character_ids(list(index), architecture.max_characters)
-        yield Window(
-            trim_columns(characters, architecture.widest_filter),
-            np.array(words, np.int32)[:, :, None],
-            np.array(targets),
-            None
-            if spelling.words is None
-            else spelling.rows(list(index), architecture.max_characters),
-        )
+        spelled = list(index), architecture.max_characters
+        characters = trim_columns(spelling.character_ids(*spelled), architecture.widest_filter)
+        rows = None if spelling.words is None else spelling.rows(*spelled)
+        yield Window(characters, np.array(words, np.int32)[:, :, None], np.array(targets), rows)

@@ -97,8 +97,7 @@ def predict(
 ) -> list[Prediction]:
     """List the `top_k` most probable words at each position of some sentences (lists of words).
 
-    Each sentence is read on its own, from zero state, between `<S>` and `</S>`. `encoder` and
-    `softmax` belong to one model. `ElmoEmbedder.predict` calls this function.
+    Each sentence is read on its own, from zero state, between `<S>` and `</S>`.
     """
     encoded = encoder.encode(sentences, boundaries=True)
     return [

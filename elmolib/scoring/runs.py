@@ -28,9 +28,7 @@ class TrainedRun(NamedTuple):
 def model_path(settings: ReportSettings) -> Path:
     """Return the path of the model that notebooks 03 to 06 read.
 
-    Raises:
-        WeightsError: `model` is None, and the run has no weight file yet.
-        DownloadError: `model` is a name or URL, and cannot be downloaded.
+    If there is none yet, raise a WeightsError; if it cannot be downloaded, a DownloadError.
     """
     if settings.model is not None:
         return pretrained_path(settings.model, project_root())
@@ -80,7 +78,7 @@ def read_history(folder: Path) -> pd.DataFrame:
 
 
 def runs_table(runs: Sequence[TrainedRun]) -> pd.DataFrame:
-    """Compare runs in a table with a row per run.
+    """Return a table with a row per run.
 
     The columns are weights (their number), vocabulary (its size), epochs, forward, backward and
     mean (the held-out perplexity after the last epoch, if text was held out), minutes, and all

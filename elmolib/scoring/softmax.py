@@ -1,15 +1,10 @@
 """The full softmax of a language model in NumPy: log probabilities, losses, ranks, best words."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from elmolib.errors import WeightsError
-from elmolib.formats.names import SOFTMAX
-from elmolib.formats.readers import OptionsSource, read_softmax
-from elmolib.formats.weights import StoredModel
 from elmolib.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -38,10 +33,9 @@ class Softmax(NamedTuple):
         return np.logaddexp.reduce(sums) - self._target_logits(outputs, targets)
 
     def compare(self, outputs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Compare each target with every word of the vocabulary. The arguments are as in `losses`.
+        """Return the arrays losses, ranks, best and best_losses of `perplexity.Scores`, each (n,).
 
-        Return losses float32, ranks int64, best int64 and best_losses float32, each (n,), as in
-        `elmolib.scoring.perplexity.Scores`.
+        The arguments are those of `losses`.
         """
         target_logits = self._target_logits(outputs, targets)
         # `logits` also contains the target's logit, maybe rounded up. Do not count it as larger.
@@ -75,17 +69,6 @@ class Softmax(NamedTuple):
 def softmax_of(bilm: "BiLM", vocabulary: Vocabulary | None = None) -> Softmax:
     """Return a copy of a model's softmax as NumPy arrays."""
     return Softmax(vocabulary, bilm.softmax_W.numpy(), bilm.softmax_b.numpy())
-
-
-def read_softmax_of(model: StoredModel, path: str | Path, options: OptionsSource | None) -> Softmax:
-    """Read a model's softmax from its file; raise a WeightsError if it has none or has changed."""
-    model.require_softmax("it cannot predict words")
-    again = read_softmax(path, options)
-    if again.stamp != model.stamp:
-        raise WeightsError(
-            f"{model.source} has changed since it was loaded: create the embedder again."
-        )
-    return Softmax(again.vocabulary, *(again.arrays[name] for name in SOFTMAX))
 
 
 def log_normalize(logits: np.ndarray) -> np.ndarray:

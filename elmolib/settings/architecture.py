@@ -9,8 +9,8 @@ from elmolib.settings.base import Settings, key
 
 # Number of character ids: 256 bytes, begin and end of a sentence and of a word, and padding.
 N_BYTE_CHARACTERS = 261
-# These bounds prevent an untrusted options file from using up all memory. The largest published
-# model has 94 million parameters and an `lstm_dim` of 4,096.
+# These bounds keep an untrusted options file from using up all memory. The largest published model
+# has 94 million parameters and an `lstm_dim` of 4,096.
 MAX_PARAMETERS, _MAX_DIM = 4_000_000_000, 65_536
 
 

@@ -171,9 +171,8 @@ def _repr(value: Any) -> str:
 class _Repr(reprlib.Repr):
     def repr_int(self, value: int, level: int) -> str:
         # Python refuses to convert a number with thousands of digits to text.
-        if value.bit_length() > 1000:
-            return "a number with hundreds of digits"
-        return super().repr_int(value, level)
+        is_short = value.bit_length() <= 1000
+        return super().repr_int(value, level) if is_short else "a number with hundreds of digits"
 
 
 _SHORT = _Repr()

@@ -1,8 +1,4 @@
-"""The parameters of a run. One flat YAML file sets them for all notebooks.
-
-This module checks all keys and values, because Papermill only warns of unknown keys and checks no
-values.
-"""
+"""The parameters of a run. One flat YAML file sets them for all notebooks."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -57,7 +53,7 @@ class RunSettings(Settings):
     seed: Seed = key("seed of every random choice", 1)
     # The paths of the model and the text may change when a run resumes; their content may not.
     pretrained: Name | None = key(
-        "model to fine-tune: a path, a published name, or null", None, may_change=True
+        "model to fine-tune: a path, a published name, or null", None, True
     )
 
     @property
@@ -95,11 +91,8 @@ class TextSettings(RunSettings):
     unicode_form: Literal["NFC", "NFKC"] | None = key("Unicode normal form, or null", "NFC")
     romanian_commas: bool = key("turn Romanian cedillas into commas below", False)
     errors: Literal["strict", "replace"] = key("stop at invalid UTF-8, or replace it", "strict")
-    vocabulary_file: Name | None = key(
-        'vocabulary file, or "pretrained" for that model\'s, or null to count the words of text',
-        None,
-        may_change=True,
-    )
+    # The file "pretrained" is the vocabulary of that model; null counts the words of `text`.
+    vocabulary_file: Name | None = key("a file, pretrained, or null to count words", None, True)
     vocabulary_size: Annotated[int, Field(ge=4, le=_MAX_COUNT)] | None = key(
         "maximum vocabulary size incl. special tokens; null for no limit", None
     )
@@ -212,26 +205,21 @@ class Parameters(ReportSettings, TrainingSettings, Architecture, TextSettings):
 
     References:
         With `recipe: bilm-tf`, the defaults are those of `bin/train_elmo.py` in
-        https://github.com/allenai/bilm-tf, the program that trained the models of "Deep
-        contextualized word representations", https://arxiv.org/abs/1802.05365.
+        https://github.com/allenai/bilm-tf, which trained the models of arXiv:1802.05365.
     """
 
     @classmethod
     def from_yaml(cls, path: str | Path, /, **overrides: Any) -> Self:
-        """Read a YAML file of flat keys.
+        """Read a YAML file of flat keys; `overrides` replace values in the file.
 
-        Args:
-            path: the file, or the name of a file that comes with this package, such as "tiny". A
-                relative path is searched in the working directory, then in the project root.
-            **overrides: values that replace those in the file.
+        `path` may be the name of a file that comes with this package, such as "tiny". A relative
+        path is searched in the working directory, then in the project root.
 
         Raises:
-            ParameterError: the file is missing, is not a flat YAML mapping, repeats a key, uses
-                aliases or tags, or holds an invalid value.
+            ParameterError: the file cannot be read (see `read_yaml`) or holds an invalid value.
         """
         path = Path(path).expanduser()
-        # Path.exists would raise an error if the name is too long.
-        if not os.path.exists(path):
+        if not os.path.exists(path):  # Path.exists would raise an error if the name is too long
             named = [folder / "params" / f"{path}.yaml" for folder in _SHIPPED]
             path = next(filter(os.path.exists, named), project_root() / path)
         source = f"{path} with {', '.join(overrides)}" if overrides else str(path)
@@ -241,8 +229,7 @@ class Parameters(ReportSettings, TrainingSettings, Architecture, TextSettings):
     def from_mapping(cls, values: Mapping[str, Any], source: str = "parameters") -> Self:
         """Check values, and convert text such as `"1e-3"` and `"null"` to the type of its key.
 
-        Raises:
-            ParameterError: a key or value is invalid. The message begins with `source`.
+        If a key or value is invalid, raise a ParameterError whose message begins with `source`.
         """
         try:
             values = cls.by_type(values)
@@ -260,10 +247,8 @@ class Parameters(ReportSettings, TrainingSettings, Architecture, TextSettings):
         underscore. If this call runs again in the same kernel, only the names in the latest
         parameters cell are checked, because other cells have set more variables. If Papermill gets
         a complete configuration (`-f full.yaml`), keys that are not in the file have their
-        defaults, not the values of the parameters cell.
-
-        Raises:
-            ParameterError: a name or value is invalid.
+        defaults, not the values of the parameters cell. If a name or value is invalid, raise a
+        ParameterError.
         """
         required = {name for name, field in cls.model_fields.items() if field.is_required()}
         given = notebook_values(namespace, set(cls.model_fields), required)
@@ -273,11 +258,8 @@ class Parameters(ReportSettings, TrainingSettings, Architecture, TextSettings):
         """Return all keys except folders and `model`, with file names instead of paths."""
         values = self.to_json()
         for name in ("text", "heldout_text", "vocabulary_file", "pretrained", "tagged_text"):
-            paths = values[name]
-            if isinstance(paths, list):
-                values[name] = [PurePath(path).name for path in paths]
-            elif paths is not None:
-                values[name] = PurePath(paths).name
+            names = [PurePath(path).name for path in as_paths(values[name])]
+            values[name] = names if isinstance(values[name], list) else next(iter(names), None)
         del values["run_dir"], values["corpus_dir"], values["model"]
         return values
 
@@ -310,8 +292,7 @@ def project_root() -> Path:
     """Return the folder that relative paths in parameters start from.
 
     This is the nearest folder, from the working directory upwards, that holds both `notebooks` and
-    `params`, or else the working directory. Papermill runs a notebook in the caller's working
-    directory, JupyterLab in the folder of the notebook.
+    `params`, or else the working directory: JupyterLab runs a notebook in the notebook's folder.
     """
     here, needed = Path.cwd(), ("notebooks", "params")
     folders = (here, *here.parents)

@@ -2,18 +2,10 @@
 
 from pathlib import Path
 
-WEIGHTS = "elmo.h5"
-HISTORY = "history.csv"
-STEPS = "steps.csv"
-PROGRESS = "progress.json"
-EVENTS = "tensorboard"
-STOP = "stop"
-PARAMETERS = "parameters.yaml"
-LOCK = ".lock"
-CORPUS = "corpus"
-CHECKPOINTS = "checkpoints"
-REPORTS = "reports"
-PICTURES = "pictures"
+WEIGHTS, HISTORY, PARAMETERS = "elmo.h5", "history.csv", "parameters.yaml"
+PROGRESS, STEPS, EVENTS = "progress.json", "steps.csv", "tensorboard"
+CORPUS, CHECKPOINTS, REPORTS, PICTURES = "corpus", "checkpoints", "reports", "pictures"
+STOP, LOCK = "stop", ".lock"
 CORPUS_RECORD = "corpus.json"  # in the folder of a prepared corpus
 
 

@@ -26,9 +26,8 @@ class _FlatLoader(yaml.SafeLoader):
         known = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
-            # PyYAML itself refuses keys that are not hashable.
             if not isinstance(key, Hashable):
-                continue
+                continue  # PyYAML itself refuses this key
             if key in known:
                 problem = f"the key {reprlib.repr(key)} is given twice"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
