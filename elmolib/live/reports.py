@@ -30,7 +30,7 @@ from elmolib.settings.run_folder import REPORTS
 METRICS, PICTURES = "metrics", "pictures"
 N_NEIGHBOURS = 5  # number of neighbours of each word of the sentence
 N_TARGETS = 4096  # about so many held-out targets per direction are scored, to limit the time
-MIN_TARGETS = 10  # a word is frequent if it is a target so often
+MIN_TARGETS = 10  # a word is frequent if it is a target at least so often
 
 
 class DetailedMetrics(keras.callbacks.Callback):

@@ -146,9 +146,13 @@ def cell_gradient(kept, c, new_c, d_m, d_c, cell_clip: float | None):
     d_c = d_c + d_m * o * (1.0 - squashed * squashed)
     if cell_clip is not None:
         d_c = ops.where(ops.abs(new_c) < cell_clip, d_c, 0.0)
-    d_i, d_j = d_c * j * (i - i * i), d_c * i * (1.0 - j * j)
-    d_f, d_o = d_c * c * (f - f * f), d_m * squashed * (o - o * o)
-    return ops.concatenate([d_i, d_j, d_f, d_o], axis=-1), d_c * f
+    d_gates = [
+        d_c * j * (i - i * i),
+        d_c * i * (1.0 - j * j),
+        d_c * c * (f - f * f),
+        d_m * squashed * (o - o * o),
+    ]
+    return ops.concatenate(d_gates, axis=-1), d_c * f
 
 
 def project(m, projection, clip: float | None):
