@@ -1,6 +1,6 @@
 """Keras and TensorFlow settings: messages, threads, compilation and bfloat16.
 
-The functions import Keras and TensorFlow when they are called, so importing this module is fast.
+Importing this module is fast: its functions import Keras and TensorFlow only when they are called.
 """
 
 import logging
@@ -15,10 +15,8 @@ from traceback import walk_stack
 from elmolib.errors import ParameterError
 from elmolib.parallel import cpu_count
 
-_LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 # TensorFlow computes these operations in float32, even between two bfloat16 products. Without this
 # list, LSTM states are bfloat16: perplexity is a few per cent worse, and little time is saved.
-_FLOAT32_OPS_VARIABLE = "TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_INFERLIST_REMOVE"
 _FLOAT32_OPS = "Add,AddN,AddV2,Maximum,Minimum,Mul,RealDiv,Sigmoid,SigmoidGrad,Softmax,Sub,Square"
 _FLOAT32_OPS += ",SquaredDifference,Tanh,TanhGrad"
 
@@ -59,32 +57,42 @@ def is_notebook() -> bool:
 
 
 @contextmanager
+def environment(name: str, value: str) -> Iterator[None]:
+    """Set a variable of the environment while the `with` block runs."""
+    earlier = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if earlier is not None:
+            os.environ[name] = earlier
+
+
+@contextmanager
 def silence_tensorflow() -> Iterator[None]:
     """If the `with` block imports TensorFlow, suppress its startup messages on standard error.
 
     The messages, such as those of missing GPUs, only look like errors: errors of TensorFlow are
     Python exceptions. To see the messages, set `TF_CPP_MIN_LOG_LEVEL` to 0 or 1.
     """
-    level = os.environ.get(_LOG_LEVEL)
+    # TensorFlow reads this variable only once, before its first message.
+    level = os.environ.get("TF_CPP_MIN_LOG_LEVEL") or "3"
     if level in ("0", "1") or "tensorflow" in sys.modules:
         yield
         return
-    # TensorFlow reads this variable only once, before its first message.
-    os.environ[_LOG_LEVEL] = level or "3"
     sys.stderr.flush()
     kept = os.dup(2)
     try:
-        with open(os.devnull, "wb") as devnull:
+        with environment("TF_CPP_MIN_LOG_LEVEL", level), open(os.devnull, "wb") as devnull:
             os.dup2(devnull.fileno(), 2)
-        yield
-        if "tensorflow" in sys.modules:
-            # The first search for devices prints messages, so search now, while stderr is hidden.
-            sys.modules["tensorflow"].config.list_physical_devices()
+            yield
+            if "tensorflow" in sys.modules:
+                # The first search for devices prints messages, so search now.
+                sys.modules["tensorflow"].config.list_physical_devices()
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-        if level is None:
-            del os.environ[_LOG_LEVEL]
 
 
 def one_thread_per_direction() -> None:
@@ -92,20 +100,18 @@ def one_thread_per_direction() -> None:
 
     Each processor then computes one direction of a biLM. By default, TensorFlow splits each
     operation between the processors, but an LSTM step is too small for that: training and embedding
-    take at least 10 % longer. With more than two processors, the defaults are equally fast.
-
-    Nothing changes if the number of threads is set by `tf.config.threading` or by variables of the
-    environment, or if TensorFlow is already running.
+    take at least 10 % longer. With more than two processors, the defaults are equally fast. Numbers
+    of threads that are set in `tf.config.threading` or in the environment are not changed.
     """
     if not uses_tensorflow() or cpu_count() != 2:
         return
     import tensorflow as tf
 
     threading = tf.config.threading
-    chosen = [*map(os.environ.get, ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"))]
-    chosen += [threading.get_intra_op_parallelism_threads()]
-    chosen += [threading.get_inter_op_parallelism_threads()]
-    if not any(chosen):
+    is_chosen = any(map(os.environ.get, ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")))
+    is_chosen |= threading.get_intra_op_parallelism_threads() > 0
+    is_chosen |= threading.get_inter_op_parallelism_threads() > 0
+    if not is_chosen:
         with suppress(RuntimeError):  # TensorFlow is already running
             threading.set_intra_op_parallelism_threads(1)
             threading.set_inter_op_parallelism_threads(2)
@@ -199,13 +205,9 @@ def bfloat16_matmul() -> Iterator[None]:
     import tensorflow as tf
 
     option = "auto_mixed_precision_onednn_bfloat16"
-    earlier = os.environ.get(_FLOAT32_OPS_VARIABLE)
-    os.environ[_FLOAT32_OPS_VARIABLE] = _FLOAT32_OPS
-    tf.config.optimizer.set_experimental_options({option: True})
-    try:
-        yield
-    finally:
-        tf.config.optimizer.set_experimental_options({option: False})
-        del os.environ[_FLOAT32_OPS_VARIABLE]
-        if earlier is not None:
-            os.environ[_FLOAT32_OPS_VARIABLE] = earlier
+    with environment("TF_AUTO_MIXED_PRECISION_GRAPH_REWRITE_INFERLIST_REMOVE", _FLOAT32_OPS):
+        tf.config.optimizer.set_experimental_options({option: True})
+        try:
+            yield
+        finally:
+            tf.config.optimizer.set_experimental_options({option: False})

@@ -26,7 +26,6 @@ from benchmarks.tasks.results import (
     write_results,
 )
 from benchmarks.tasks.vectors import Embedder
-from elmolib.embedding.runtimes import PRECISIONS
 from elmolib.errors import ElmolibError, ParameterError
 from elmolib.formats.readers import read_model
 from elmolib.formats.weights import StoredModel
@@ -141,7 +140,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", help="an elmo.h5, a weight file with --options, a folder or a zip")
     add("--options", help="the options.json of a weight file without its own")
     add("--baseline", choices=BASELINES, help="measure this baseline, not the model")
-    add("--precision", choices=PRECISIONS, default="float32", help="dtype of the matrix products")
+    add(
+        "--precision", choices=["float32", "int8"], default="float32", help="of the matrix products"
+    )
     add("--corpus", type=Path, help="the model's prepared text, to train word2vec on")
     add("--cache", type=Path, help="file for the vectors of word2vec, read if it exists")
     add("--threads", type=int, default=1, help="threads of word2vec; results repeat with 1 only")

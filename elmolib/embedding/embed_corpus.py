@@ -20,7 +20,6 @@ from elmolib.backend import is_watched
 from elmolib.corpus.sources import read_chunks
 from elmolib.embedding.encoder import SentenceEncoder
 from elmolib.embedding.layout import DTYPES, Layout, lay_out
-from elmolib.embedding.runtime import model_fingerprint
 from elmolib.embedding.vector_file import FORMAT, TEXT_LINES, naming_damage, read_metadata
 from elmolib.errors import CorpusError, ParameterError, TextError, reason
 from elmolib.files import exclusive_lock, fsync, require_regular_file, sha256_of, write_errors
@@ -54,7 +53,7 @@ def embed_corpus(
         raise ParameterError(f"dtype must be 'float32' or 'float16', not {dtype!r}.")
     metadata = {
         "format": FORMAT,
-        "model": model_fingerprint(encoder.runtime),
+        "model": encoder.runtime.fingerprint(),
         "runtime": encoder.runtime.name,
         "precision": encoder.runtime.precision,
         "words": encoder.remembered and encoder.remembered.sha256,

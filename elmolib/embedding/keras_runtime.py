@@ -8,32 +8,27 @@ import numpy as np
 from keras import backend, ops
 
 from elmolib.backend import compile_once
-from elmolib.embedding.runtime import Scales, State
+from elmolib.embedding.runtime import Runtime, State
 from elmolib.errors import ElmolibError
 from elmolib.model.bilm import BiLM
 from elmolib.text.characters import GROUPS, PADDING
 from elmolib.text.spelling import BYTES, Spelling
 
 
-class KerasRuntime:
-    """Compute with a Keras model, on any backend of Keras; see `Runtime`.
+class KerasRuntime(Runtime):
+    """Compute with a Keras model, on any backend of Keras.
 
     After the model's weights change (in training), call the encoder's method `forget_words`.
     """
 
-    precision = "float32"
-    scales: Scales | None = None
-    mix: Sequence[float] | None = None
-    batch_size = 32
     # With three threads, a core that has finished one direction of a batch takes another batch.
     n_threads = 3
 
     def __init__(self, bilm: BiLM, spelling: Spelling = BYTES) -> None:
-        self.bilm = bilm
-        self.name: str = backend.backend()
+        super().__init__(bilm.architecture, {}, spelling)
+        self.bilm, a = bilm, bilm.architecture
+        self.name = backend.backend()
         self._process = os.getpid()
-        self.architecture = a = bilm.architecture
-        self.spelling = spelling
         self._char_cnn, self._char_cnn_padded = (
             compile_once(
                 partial(bilm.char_cnn.call, padded=padded), [("int32", (None, None))] * len(GROUPS)
@@ -52,7 +47,6 @@ class KerasRuntime:
         )
 
     def spell(self, characters: Sequence[np.ndarray]) -> np.ndarray:
-        """See `Runtime.spell`."""
         self._require_own_process()
         widest = self.architecture.widest_filter
         padded = all((group[:, -widest:] == PADDING).all() for group in characters)
@@ -60,23 +54,20 @@ class KerasRuntime:
         return ops.convert_to_numpy(char_cnn(*characters))
 
     def look_up(self, rows: np.ndarray) -> np.ndarray:
-        """See `Runtime.look_up`."""
         return ops.convert_to_numpy(self.bilm.look_up(rows))
 
     def read(
         self, vectors: np.ndarray, words: np.ndarray, state: State, lengths: np.ndarray
     ) -> tuple[list[list[np.ndarray]], State]:
-        """See `Runtime.read`."""
         self._require_own_process()
         used, rows = zip(*(np.unique(each, return_inverse=True) for each in words), strict=True)
-        rows = np.reshape(rows, words.shape).astype(np.int32)
+        rows = np.array(rows, np.int32)
         directions, (c, h) = self._lstms(*(vectors[each] for each in used), rows, *state, lengths)
         # Some backends keep the history of an array for gradients; conversion to NumPy drops it.
         arrays = [[ops.convert_to_numpy(layer) for layer in layers] for layers in directions]
         return arrays, (ops.convert_to_numpy(c), ops.convert_to_numpy(h))
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """See `Runtime.arrays`."""
         return self.bilm.arrays(softmax=False)
 
     def _require_own_process(self) -> None:

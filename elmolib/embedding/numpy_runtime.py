@@ -1,81 +1,35 @@
 """A runtime that needs only NumPy. It computes the formulas of the paper in the fastest order."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from functools import partial
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from elmolib.embedding.runtime import Scales, State, table_rows
-from elmolib.parallel import ONE_BLAS_THREAD, cpu_count
-from elmolib.settings.architecture import Architecture
+from elmolib.embedding.runtime import Runtime, State
+from elmolib.parallel import ONE_BLAS_THREAD
 from elmolib.text.characters import PADDING
-from elmolib.text.spelling import BYTES, Spelling
 
 # The number of words convolved at once, small enough that their features fit into a CPU cache.
 WORDS_CONVOLVED = 64
 
 
-class _LSTM(NamedTuple):
-    """A layer's weights in one direction. The gates' order is input, candidate, forget, output."""
-
-    kernel: np.ndarray  # (2 * projection_dim, 4 * lstm_dim), first the rows for the input
-    bias: np.ndarray  # (4 * lstm_dim,), including the constant 1 of the forget gate
-    projection: np.ndarray | None  # (lstm_dim, projection_dim)
-
-
-class NumpyRuntime:
-    """Compute with NumPy, in one thread per direction; see `Runtime`.
-
-    `arrays` are the float32 weights by name. They are not copied, so they may be memory-mapped.
+class NumpyRuntime(Runtime):
+    """Compute with NumPy. The arrays are not copied, so they may be memory-mapped.
 
     References:
         Peters et al. 2018, arXiv:1802.05365, sections 3.1 and 3.4; `elmolib.model` has the same
         layers in Keras.
     """
 
-    name, precision = "numpy", "float32"
-    scales: Scales | None = None
-    mix: Sequence[float] | None = None
+    name = "numpy"
     watch: Callable[[str, np.ndarray], object] = staticmethod(lambda name, values: None)
     """`spell` calls `watch` with the name and input of each matrix product with an int8 form."""
     # OpenBLAS rearranges the weights for every product, so a large batch saves time.
     batch_size = 128
-    n_threads = max(1, cpu_count() // 2)
-
-    def __init__(
-        self,
-        architecture: Architecture,
-        arrays: Mapping[str, np.ndarray],
-        spelling: Spelling = BYTES,
-    ) -> None:
-        self.architecture = a = architecture
-        self.spelling = spelling
-        self._arrays = dict(arrays)
-        forget = np.repeat(np.float32([0, 0, 1, 0]), a.lstm_dim)
-        self._lstms = [
-            [
-                _LSTM(
-                    arrays[f"{direction}_{layer}/kernel"],
-                    arrays[f"{direction}_{layer}/bias"] + forget,
-                    arrays.get(f"{direction}_{layer}/projection"),
-                )
-                for layer in range(a.n_layers)
-            ]
-            for direction in ("forward", "backward")
-        ]
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """See `Runtime.arrays`."""
-        return dict(self._arrays)
-
-    def look_up(self, rows: np.ndarray) -> np.ndarray:
-        """See `Runtime.look_up`."""
-        return table_rows(self._arrays, rows)
 
     def spell(self, characters: Sequence[np.ndarray]) -> np.ndarray:
-        """See `Runtime.spell`."""
         a, weights = self.architecture, self._arrays
         with ONE_BLAS_THREAD:
             x = np.concatenate(
@@ -128,63 +82,63 @@ class NumpyRuntime:
     def read(
         self, vectors: np.ndarray, words: np.ndarray, state: State, lengths: np.ndarray
     ) -> tuple[list[list[np.ndarray]], State]:
-        """See `Runtime.read`."""
         # Sort sentences by falling length, so that each step reads only the first, unfinished ones.
         order = np.argsort(-lengths, kind="stable")
         back = np.argsort(order)
         c, h = (part[:, :, order] for part in state)
         words = words[:, :, order]
         running = [int(np.count_nonzero(lengths > step)) for step in range(words.shape[1])]
-        with ONE_BLAS_THREAD, ThreadPoolExecutor(1) as thread:
-            backward = thread.submit(self._read, 1, vectors, words[1], c[1], h[1], running)
-            forward = self._read(0, vectors, words[0], c[0], h[0], running)
-            directions = [forward, backward.result()]
+        read = partial(self._read, vectors, running)
+        with ONE_BLAS_THREAD, ThreadPoolExecutor(2) as threads:
+            directions = list(threads.map(read, ("forward", "backward"), words, c, h))
         layers = [[layer[:, back] for layer in layers] for layers in directions]
         return layers, (c[:, :, back], h[:, :, back])
 
     def _read(
         self,
-        direction: int,
         vectors: np.ndarray,
+        running: list[int],
+        direction: str,
         words: np.ndarray,
         c: np.ndarray,
         h: np.ndarray,
-        running: list[int],
     ) -> list[np.ndarray]:
         """Read in one direction and overwrite `c` and `h`. Step s reads `running[s]` sentences."""
-        a, (time, batch) = self.architecture, words.shape
+        a, weights, (time, batch) = self.architecture, self._arrays, words.shape
         dim = a.projection_dim
         gates, from_input = np.empty((2, batch, 4 * a.lstm_dim), np.float32)
         read = np.empty((batch, 2 * dim), np.float32)  # a layer's input, and its previous output
-        # In the first layer, compute the input's part of the gates once per distinct word.
         used, rows = np.unique(words, return_inverse=True)
-        rows = rows.reshape(words.shape)
-        lstm = self._lstms[direction][0]
-        from_words = vectors[used] @ lstm.kernel[:dim]
-        from_words += lstm.bias
+        forget = np.repeat(np.float32([0, 0, 1, 0]), a.lstm_dim)
         layers: list[np.ndarray] = []
-        for layer, lstm in enumerate(self._lstms[direction]):
+        for layer in range(a.n_layers):
+            kernel = weights[f"{direction}_{layer}/kernel"]  # (2 * projection_dim, 4 * lstm_dim)
+            bias = weights[f"{direction}_{layer}/bias"] + forget
+            projection = weights.get(f"{direction}_{layer}/projection")
+            if layer == 0:  # Compute the input's part of the gates once per distinct word.
+                from_words = vectors[used] @ kernel[:dim]
+                from_words += bias
             out = np.zeros((time, batch, dim), np.float32)
             for step, n in enumerate(running):
                 if layer == 0:
-                    np.matmul(h[0, :n], lstm.kernel[dim:], out=gates[:n])
+                    np.matmul(h[0, :n], kernel[dim:], out=gates[:n])
                     # With "clip", NumPy writes directly into `out`. No index is out of range.
                     np.take(from_words, rows[step, :n], axis=0, out=from_input[:n], mode="clip")
                     gates[:n] += from_input[:n]
                 else:
                     read[:n, :dim] = layers[-1][step, :n]
                     read[:n, dim:] = h[layer, :n]
-                    np.matmul(read[:n], lstm.kernel, out=gates[:n])
-                    gates[:n] += lstm.bias
-                h[layer, :n] = out[step, :n] = self._step(lstm, gates[:n], c[layer, :n])
+                    np.matmul(read[:n], kernel, out=gates[:n])
+                    gates[:n] += bias
+                h[layer, :n] = out[step, :n] = self._step(projection, gates[:n], c[layer, :n])
             if layer > 0 and a.use_skip_connections:
                 out += layers[-1]
             layers.append(out)
         return layers
 
-    def _step(self, lstm: _LSTM, gates: np.ndarray, c: np.ndarray) -> np.ndarray:
+    def _step(self, projection: np.ndarray | None, gates: np.ndarray, c: np.ndarray) -> np.ndarray:
         """Take one step: overwrite the gates and the cell state, and return the output."""
-        a = self.architecture
+        a = self.architecture  # The gates' order is input, candidate, forget, output.
         i, j, f, o = (gates[:, k : k + a.lstm_dim] for k in range(0, 4 * a.lstm_dim, a.lstm_dim))
         # sigmoid(x) = (tanh(x / 2) + 1) / 2, so one call of tanh computes all gates.
         i *= 0.5
@@ -204,7 +158,7 @@ class NumpyRuntime:
         o += 1
         h *= o
         h *= 0.5
-        if lstm.projection is None:
+        if projection is None:
             return h
-        h = h @ lstm.projection
+        h = h @ projection
         return h if a.proj_clip is None else np.clip(h, -a.proj_clip, a.proj_clip, out=h)

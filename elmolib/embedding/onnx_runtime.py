@@ -8,74 +8,53 @@ import onnxruntime
 from onnx import ModelProto
 
 from elmolib.embedding.onnx_graphs import Graph, is_large, reading_model, spelling_model
-from elmolib.embedding.runtime import Scales, State, table_rows
+from elmolib.embedding.runtime import Runtime, Scales, State
 from elmolib.errors import ParameterError
-from elmolib.parallel import cpu_count
 from elmolib.settings.architecture import Architecture
 from elmolib.text.spelling import BYTES, Spelling
 
 
-class OnnxRuntime:
-    """Compute with ONNX Runtime, in one thread per direction; see `Runtime`.
-
-    `arrays` are the float32 weights by name. With `scales`, products are computed in 8 bits.
-    """
+class OnnxRuntime(Runtime):
+    """Compute with ONNX Runtime. With `scales`, products are computed in 8 bits."""
 
     name = "onnx"
-    mix: Sequence[float] | None = None
-    batch_size = 32
-    n_threads = max(1, cpu_count() // 2)
 
     def __init__(
         self,
         architecture: Architecture,
         arrays: Mapping[str, np.ndarray],
-        scales: Scales | None = None,
         spelling: Spelling = BYTES,
+        scales: Scales | None = None,
     ) -> None:
-        self.architecture = a = architecture
-        self.spelling = spelling
+        super().__init__(architecture, arrays, spelling)
         self.scales, steps = scales, scales and scales.steps
         self.precision = "float32" if scales is None else "int8"
-        self._arrays = dict(arrays)
-        self._spelling = _session(*spelling_model(a, arrays, steps))
+        self._spelling = _session(*spelling_model(architecture, arrays, steps))
         self._reading = [
-            _session(*reading_model(a, arrays, direction, steps))
+            _session(*reading_model(architecture, arrays, direction, steps))
             for direction in ("forward", "backward")
         ]
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """See `Runtime.arrays`."""
-        return dict(self._arrays)
-
-    def look_up(self, rows: np.ndarray) -> np.ndarray:
-        """See `Runtime.look_up`."""
-        return table_rows(self._arrays, rows)
-
     def spell(self, characters: Sequence[np.ndarray]) -> np.ndarray:
-        """See `Runtime.spell`."""
         run = self._spelling.run
         return np.concatenate([run(None, {"characters": group})[0] for group in characters])
 
     def read(
         self, vectors: np.ndarray, words: np.ndarray, state: State, lengths: np.ndarray
     ) -> tuple[list[list[np.ndarray]], State]:
-        """See `Runtime.read`."""
-
         def read(direction: int) -> list[np.ndarray]:
             used, rows = np.unique(words[direction], return_inverse=True)
             inputs = {
                 "vectors": vectors[used],
-                "words": rows.reshape(words[direction].shape).astype(np.int32),
+                "words": rows.astype(np.int32),
                 "c": state[0][direction],
                 "h": state[1][direction],
                 "lengths": lengths,
             }
             return self._reading[direction].run(None, inputs)
 
-        with ThreadPoolExecutor(1) as thread:
-            backward = thread.submit(read, 1)
-            *layers, c, h = zip(read(0), backward.result(), strict=True)
+        with ThreadPoolExecutor(2) as threads:
+            *layers, c, h = zip(*threads.map(read, (0, 1)), strict=True)
         directions = [list(direction) for direction in zip(*layers, strict=True)]
         return directions, (np.stack(c), np.stack(h))
 

@@ -2,13 +2,14 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
 from elmolib.embedding.companions import fingerprint
+from elmolib.parallel import cpu_count
 from elmolib.settings.architecture import Architecture
-from elmolib.text.spelling import Spelling
+from elmolib.text.spelling import BYTES, Spelling
 
 State = tuple[np.ndarray, np.ndarray]
 """The LSTM state of both directions, float32: the cell state c (2, n_layers, batch, lstm_dim) and
@@ -22,8 +23,8 @@ class Scales(NamedTuple):
         steps: the size of an 8-bit step in each input feature of a product, float32, by the name of
             the product: `char_cnn/highway_0`, `char_cnn/projection`, `forward_0`, `backward_1`. The
             inputs of the last two are the layer's input and its previous output.
-        clipped: the share of the input values that are outside the 8-bit range, by the same names.
-            It is measured on sentences of the same text that were not used for the steps.
+        clipped: the share of the input values that are outside the 8-bit range, by the same names,
+            in sentences of the same text that were not used for the steps.
     """
 
     steps: dict[str, np.ndarray]
@@ -31,13 +32,12 @@ class Scales(NamedTuple):
 
     @property
     def sha256(self) -> str:
-        """The SHA-256 of the steps."""
         content = b"".join(self.steps[name].tobytes() for name in sorted(self.steps))
         return hashlib.sha256(content).hexdigest()
 
 
-class Runtime(Protocol):
-    """A stored biLM and an engine that computes its vectors.
+class Runtime:
+    """A stored biLM and an engine that computes its vectors: the base class of all engines.
 
     Attributes:
         name: the name of the engine, as in the argument `runtime` of `ElmoEmbedder`.
@@ -51,13 +51,34 @@ class Runtime(Protocol):
     """
 
     name: str
-    precision: str
-    architecture: Architecture
-    batch_size: int
-    n_threads: int
-    scales: Scales | None
-    spelling: Spelling
-    mix: Sequence[float] | None
+    precision = "float32"
+    batch_size = 32
+    # With one thread per direction, each call of `read` occupies two processors.
+    n_threads = max(1, cpu_count() // 2)
+    scales: Scales | None = None
+    mix: Sequence[float] | None = None
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        arrays: Mapping[str, np.ndarray],
+        spelling: Spelling = BYTES,
+    ) -> None:
+        self.architecture, self.spelling = architecture, spelling
+        self._arrays = dict(arrays)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the float32 weights by name, without the softmax."""
+        return dict(self._arrays)
+
+    def fingerprint(self) -> str:
+        """Hash the model: models with the same hash give the same vectors."""
+        return fingerprint(self.architecture, self.arrays(), self.spelling, self.mix)
+
+    def look_up(self, rows: np.ndarray) -> np.ndarray:
+        """Return the vectors of rows of the word table, float32 (rows, projection_dim)."""
+        vectors, projection = self._arrays["words/embedding"][rows], "words/projection"
+        return vectors @ self._arrays[projection] if projection in self._arrays else vectors
 
     def spell(self, characters: Sequence[np.ndarray]) -> np.ndarray:
         """Compute the context-free vectors of words from their characters.
@@ -68,9 +89,7 @@ class Runtime(Protocol):
         Returns:
             the vectors of the words in all arrays, float32 (words, projection_dim).
         """
-
-    def look_up(self, rows: np.ndarray) -> np.ndarray:
-        """Return the vectors of rows of the word table, float32 (rows, projection_dim)."""
+        raise NotImplementedError
 
     def read(
         self, vectors: np.ndarray, words: np.ndarray, state: State, lengths: np.ndarray
@@ -89,17 +108,4 @@ class Runtime(Protocol):
             for each direction, a list of the layers above 0, each (time, batch, projection_dim);
             and the final state.
         """
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Return the weights by name, without the softmax."""
-
-
-def model_fingerprint(runtime: Runtime) -> str:
-    """Hash the model of a runtime: models with the same hash give the same vectors."""
-    return fingerprint(runtime.architecture, runtime.arrays(), runtime.spelling, runtime.mix)
-
-
-def table_rows(arrays: Mapping[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
-    """See `Runtime.look_up`."""
-    vectors = arrays["words/embedding"][rows]
-    return vectors @ arrays["words/projection"] if "words/projection" in arrays else vectors
+        raise NotImplementedError

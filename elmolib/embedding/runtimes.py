@@ -1,12 +1,9 @@
 """The runtimes by name, and the choice of a runtime for an embedder."""
 
-import os
-import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from importlib.util import find_spec
 
-from elmolib.backend import silence_tensorflow
+from elmolib.backend import environment, silence_tensorflow
 from elmolib.embedding.int8 import scales_of
 from elmolib.embedding.numpy_runtime import NumpyRuntime
 from elmolib.embedding.runtime import Runtime, Scales
@@ -23,7 +20,6 @@ RUNTIMES = {
 }
 """For each runtime, the packages that it needs, and the arguments of `pip install` for them.
 "auto" means the first runtime whose packages are installed."""
-PRECISIONS = ("float32", "int8")
 
 
 def make_runtime(
@@ -37,7 +33,7 @@ def make_runtime(
     Args:
         model: the model without its softmax. Keras runtimes empty `model.arrays` to save memory.
         name: a name in `RUNTIMES`, or "auto".
-        precision: the dtype of the matrix products, a name in `PRECISIONS`.
+        precision: the dtype of the matrix products, "float32" or "int8".
         calibrate: for "int8", as in `elmolib.embedding.int8.scales_of`.
 
     Raises:
@@ -55,53 +51,36 @@ def make_runtime(
             f"runtime={name!r} needs the package {missing[0]}, which is not installed: "
             f"pip install {RUNTIMES[name][1]}."
         )
-    if precision not in PRECISIONS[: 1 + (name == "onnx")]:
+    if precision != "float32" and (name, precision) != ("onnx", "int8"):
         raise ParameterError(
             f"precision must be 'float32', or 'int8' with runtime='onnx', not {precision!r}."
         )
-    runtime = _made(model, name, precision, calibrate)
+    runtime: Runtime
+    if name == "numpy":
+        runtime = NumpyRuntime(model.architecture, model.arrays, model.spelling)
+    elif name == "onnx":
+        from elmolib.embedding.onnx_runtime import OnnxRuntime, require_int8
+
+        scales = None
+        if precision == "int8":
+            require_int8()
+            scales = scales_of(model, calibrate)
+        runtime = OnnxRuntime(model.architecture, model.arrays, model.spelling, scales)
+    else:
+        # Keras reads this variable when it is first imported.
+        with environment("KERAS_BACKEND", name), silence_tensorflow():
+            from elmolib.embedding.keras_runtime import KerasRuntime, backend
+            from elmolib.model.bilm import BiLM
+        if backend.backend() != name:
+            raise ParameterError(
+                f"runtime={name!r} needs Keras on {name}, but here Keras runs on "
+                f"{backend.backend()}: start Python with KERAS_BACKEND={name}."
+            )
+        bilm = BiLM(model.architecture, values=model.arrays, **model.spelling.sizes)
+        runtime = KerasRuntime(bilm, model.spelling)
     runtime.mix = model.mix
     return runtime
 
 
-def _made(
-    model: StoredModel, name: str, precision: str, calibrate: Iterable[Sentence] | Scales | None
-) -> Runtime:
-    if name == "numpy":
-        return NumpyRuntime(model.architecture, model.arrays, model.spelling)
-    if name == "onnx":
-        from elmolib.embedding.onnx_runtime import OnnxRuntime, require_int8
-
-        if precision == "int8":
-            require_int8()
-        scales = scales_of(model, calibrate) if precision == "int8" else None
-        return OnnxRuntime(model.architecture, model.arrays, scales, model.spelling)
-    with _keras_backend(name), silence_tensorflow():
-        from elmolib.embedding.keras_runtime import KerasRuntime
-        from elmolib.model.bilm import BiLM
-    bilm = BiLM(model.architecture, values=model.arrays, **model.spelling.sizes)
-    return KerasRuntime(bilm, model.spelling)
-
-
 def _missing(name: str) -> list[str]:
     return [package for package in RUNTIMES[name][0].split() if find_spec(package) is None]
-
-
-@contextmanager
-def _keras_backend(name: str) -> Iterator[None]:
-    """Make Keras use this backend if the `with` block is the first to import Keras."""
-    variable, earlier = "KERAS_BACKEND", os.environ.get("KERAS_BACKEND")
-    if "keras" not in sys.modules:
-        os.environ[variable] = name
-    try:
-        yield
-        backend = sys.modules["keras"].backend.backend()
-    finally:
-        os.environ.pop(variable, None)
-        if earlier is not None:
-            os.environ[variable] = earlier
-    if backend != name:
-        raise ParameterError(
-            f"runtime={name!r} needs Keras on {name}, but here Keras runs on {backend}: start "
-            f"Python with KERAS_BACKEND={name}."
-        )

@@ -13,7 +13,6 @@ import numpy as np
 
 from elmolib.embedding.encoder import SentenceEncoder
 from elmolib.embedding.layout import METADATA, Layout
-from elmolib.embedding.runtime import model_fingerprint
 from elmolib.errors import CorpusError, WeightsError
 from elmolib.files import require_regular_file
 from elmolib.formats.hdf5 import DAMAGE, newer_format
@@ -88,7 +87,7 @@ class EmbeddedCorpus(AbstractContextManager):
         Raises:
             CorpusError: the file was made with another model, or lacks these layers.
         """
-        if self.metadata["model"] != model_fingerprint(encoder.runtime):
+        if self.metadata["model"] != encoder.runtime.fingerprint():
             raise CorpusError(f"{self.path} was made with another model: embed the text again.")
         n_layers, stored = encoder.architecture.n_layers, self.metadata["layers"]
         numbers = {n_layers if each == "top" else each for each in (stored, layers)}

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, Self
 
 from elmolib.embedding.encoder import SentenceEncoder
-from elmolib.embedding.runtime import model_fingerprint
 from elmolib.embedding.runtimes import make_runtime
 from elmolib.embedding.words import remembered
 from elmolib.errors import ElmolibError, WeightsError
@@ -89,14 +88,14 @@ class LoadedModel:
         left_out = ("_stored", "_encoder", "_softmax")
         state = {name: value for name, value in vars(self).items() if name not in left_out}
         is_loaded = self._stored is not None
-        return state | {"sha256": model_fingerprint(self._encoder.runtime) if is_loaded else None}
+        return state | {"sha256": self._encoder.runtime.fingerprint() if is_loaded else None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         expected = state.pop("sha256")
         vars(self).update(state)
         if expected is not None:
             self._read(*self._source, *self._runtime)
-            if model_fingerprint(self._encoder.runtime) != expected:
+            if self._encoder.runtime.fingerprint() != expected:
                 problem = f"{self._source[0]} is not the model that was pickled"
                 raise WeightsError(f"{problem}: restore the old file, or create the object again.")
 
