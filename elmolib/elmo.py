@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from elmolib.training.loop import Training
 
 # Names of the files in the run's folder that hold a text or a vocabulary given in memory.
-IN_MEMORY = {"text": "text.txt", "vocabulary_file": "word2idx.json"}
+_IN_MEMORY = {"text": "text.txt", "vocabulary_file": "word2idx.json"}
 _PATHS = ("text", "heldout_text", "vocabulary_file", "pretrained", "run_dir", "corpus_dir")
 _NAMES = {"text": "wikipedia", "heldout_text": "wikipedia", "vocabulary_file": KEEP_VOCABULARY}
 
@@ -86,25 +86,24 @@ class ELMo(ElmoEmbedder):
         if word2idx is not None:
             # All given words are in the vocabulary, so ignore the limits in the YAML file.
             given |= {"vocabulary_size": None, "min_count": 1}
-        in_memory: dict[str, Iterable[Sentence]] = {}
+        self._in_memory: dict[str, Iterable[Sentence]] = {}
         if isinstance(word2idx, Mapping):
             try:
                 content = json.dumps(dict(word2idx), indent=0, default=int)
             except TypeError as error:
                 raise VocabularyError(f"word2idx must map words to indices: {error}.") from None
             parse_words(content.encode(), "word2idx", spaces=True)
-            in_memory["vocabulary_file"] = [content]
+            self._in_memory["vocabulary_file"] = [content]
         if sentences is not None:
-            in_memory["text"] = sentences
+            self._in_memory["text"] = sentences
         are_words = sentences is not None and not isinstance(_first(sentences), str)
-        files = {name: IN_MEMORY[name] for name in in_memory}
+        files = {name: _IN_MEMORY[name] for name in self._in_memory}
         given = {name: _from_here(name, value) for name, value in given.items()} | files
         found = Parameters.from_yaml(params, **given)
         update: dict[str, Any] = {name: str(Path(found.run_dir) / files[name]) for name in files}
         if are_words and "tokenized" not in overrides:
             update["tokenized"] = found.tokenized or True
         self.parameters: Parameters = found.model_copy(update=update)
-        self._in_memory = in_memory
 
     @needs_extras()
     def train(self) -> None:
@@ -132,8 +131,8 @@ class ELMo(ElmoEmbedder):
     def save_elmo_weights(self, path: str | Path) -> None:
         """Save the model to one file, with its options, vocabulary and tokenizer.
 
-        An existing file is replaced. `elmolib.formats.weights` describes the HDF5 layout, which is
-        that of bilm-tf and AllenNLP.
+        An existing file is replaced. The HDF5 layout is that of bilm-tf and AllenNLP; see
+        `elmolib.formats.weights`.
 
         Raises:
             ElmolibError: there is no model yet, or the file cannot be written.

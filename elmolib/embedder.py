@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
@@ -115,11 +114,12 @@ class ElmoEmbedder(LoadedModel):
         """
         import pandas as pd
 
-        (words,), shape = self._words([sentence]), (len(self), self.dim)
+        words = self.words(sentence)
         (vectors,) = self.embed([words], layers)
         columns: pd.Index = pd.RangeIndex(self.dim, name="feature")
         if vectors.ndim == 3:
-            columns = pd.MultiIndex.from_product(map(range, shape), names=["layer", "feature"])
+            ranges = range(len(self)), range(self.dim)
+            columns = pd.MultiIndex.from_product(ranges, names=["layer", "feature"])
             vectors = vectors.transpose(1, 0, 2).reshape(len(words), len(columns))
         return pd.DataFrame(vectors, pd.Index(words, name="word"), columns)
 
@@ -151,10 +151,9 @@ class ElmoEmbedder(LoadedModel):
         carry_state: bool = False,
         normalize: bool = False,
     ) -> Vectors | list[Vectors]:
-        """Embed one sentence, or many.
+        """Embed one sentence, given as a string, or several sentences.
 
         Args:
-            sentences: one sentence as a string, or several sentences.
             carry_state: start each sentence from the final LSTM state of the previous sentence in
                 the same row of the batch; see `reset_state`. If False, each sentence starts from a
                 zero state, and its vectors do not depend on its batch.
@@ -177,15 +176,14 @@ class ElmoEmbedder(LoadedModel):
     def remember(self, words: Iterable[str]) -> None:
         """Store the context-free vectors of words beside the model, for all later embedders.
 
-        Args:
-            words: such as a text's 20,000 most frequent words. They replace the stored words.
+        The words, such as a text's 20,000 most frequent words, replace the words stored before.
         """
         from elmolib.embedding.words import remember
 
         runtime = self.encoder.runtime
         model = replace(self._require_model(), arrays=runtime.arrays())
-        (words,) = self._words([list(words)])
-        self._encoder = SentenceEncoder(runtime, remembered=remember(model, words))
+        remembered = remember(model, self.words(list(words)))
+        self._encoder = SentenceEncoder(runtime, remembered=remembered)
 
     def embed_sentences(
         self,
@@ -195,11 +193,11 @@ class ElmoEmbedder(LoadedModel):
         batch_size: int | None = None,
         normalize: bool = False,
     ) -> Vectors:
-        """Compute one vector per sentence by pooling its word vectors.
+        """Compute one vector per sentence: the mean of its word vectors, or their maximum.
 
         Args:
             pooling: "mean" over the words, or "max" per feature.
-            normalize: scale every vector to Euclidean length 1.
+            normalize: as in `embed`.
 
         Returns:
             a float32 array `(n_sentences, 2 * projection_dim)`, or `(2 * projection_dim,)` if
@@ -211,7 +209,7 @@ class ElmoEmbedder(LoadedModel):
         pool = np.mean if pooling == "mean" else np.max
         pick = self.encoder.picker(layers)
         words = self._words(sentences, several=True)
-        vectors = np.zeros((len(words), 2 * self._encoder.architecture.projection_dim), np.float32)
+        vectors = np.zeros((len(words), self.dim), np.float32)
         for place, all_layers in self._encoder.encode_each(words, batch_size):
             if words[place]:
                 vectors[place] = pool(pick(all_layers), axis=0)
@@ -266,7 +264,7 @@ class ElmoEmbedder(LoadedModel):
         """Return the log probability (nats) of a sentence and its end; see `predict` for errors."""
         from elmolib.scoring.prediction import log_probability
 
-        (words,) = self._words([sentence])
+        words = self.words(sentence)
         return log_probability(self._encoder, self._require_softmax(), words)
 
     def nearest(
@@ -298,19 +296,17 @@ class ElmoEmbedder(LoadedModel):
 
         require_count(k, "k")
         one_layer(layers, "nearest")
-        (words,) = self._words([sentence])
+        words = self.words(sentence)
         asked = [(position_of(word, words, self.tokenizer), words)]
-        is_file = isinstance(corpus, str | Path)
-        with EmbeddedCorpus(corpus) if is_file else nullcontext() as embedded:
-            if embedded is not None:
-                lines = embedded.lines_by(self._encoder, layers)
-                sentences, cache = embedded.sentences(), embedded.cache_path("word2vec.bin")
-            else:
-                sentences, cache = self._words(corpus), None
-                lines = embedded_lines(self._encoder, sentences, layers)
-            vectors = word2vec_or_none(sentences, cache)
-            (found,) = context_neighbours(self._encoder, asked, lines, vectors, k, layers)
-        return found
+        if isinstance(corpus, str | Path):
+            embedded = EmbeddedCorpus(corpus)
+            lines = embedded.lines_by(self._encoder, layers)
+            sentences, cache = embedded.sentences(), embedded.cache_path("word2vec.bin")
+        else:
+            sentences, cache = self._words(corpus), None
+            lines = embedded_lines(self._encoder, sentences, layers)
+        vectors = word2vec_or_none(sentences, cache)
+        return context_neighbours(self._encoder, asked, lines, vectors, k, layers)[0]
 
     def to_projector(
         self, path: str | Path, sentences: Iterable[Sentence], layers: str | int = "top"
@@ -357,8 +353,8 @@ class ElmoEmbedder(LoadedModel):
         """
         from elmolib.embedding.embed_corpus import embed_corpus
 
-        rest = path, out, layers, dtype, batch_size, progress
-        return embed_corpus(self.encoder, self.tokenizer, *rest)
+        rest = layers, dtype, batch_size, progress
+        return embed_corpus(self.encoder, self.tokenizer, Path(path), Path(out), *rest)
 
     def reset_state(self) -> None:
         """Set to zero the LSTM state that `embed(..., carry_state=True)` carries over."""
@@ -375,8 +371,8 @@ class ElmoEmbedder(LoadedModel):
 
         Args:
             sentence: the sentence of the rows.
-            other: the sentence of the columns; None means the same sentence.
             layer: "average", "top" or a layer number.
+            other: the sentence of the columns; None means the same sentence.
             ax: the axes to draw into; None makes a new figure.
 
         Returns:

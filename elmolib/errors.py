@@ -10,8 +10,7 @@ from contextlib import contextmanager
 class ElmolibError(ValueError):
     """Base class of all errors that elmolib raises on purpose.
 
-    Line breaks and other unprintable characters in the message, one sentence, are escaped, because
-    file names and words may contain them.
+    Unprintable characters in the message, such as line breaks in file names, are escaped.
     """
 
     def __init__(self, message: str = "") -> None:

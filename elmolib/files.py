@@ -115,14 +115,13 @@ def exclusive_lock(folder: Path, lock: Path, error: type[ElmolibError]) -> Itera
     # On a system without file locks, filelock itself writes and deletes the lock file.
     is_ours = not isinstance(held, SoftFileLock)
     try:
-        if is_ours:
-            # If the disk is full, the writes in the `with` block will report it.
-            with suppress(OSError):
+        with suppress(OSError):  # If the disk is full, the writes in the `with` block report it.
+            if is_ours:
                 lock.write_text(f"{os.getpid()} {socket.gethostname()}\n", encoding="utf-8")
         yield
     finally:
-        if is_ours:
-            with suppress(OSError):
+        with suppress(OSError):
+            if is_ours:
                 lock.unlink()
         held.release()
 
@@ -136,9 +135,9 @@ def _holder(lock: Path) -> str:
 
 
 def require_regular_file(path: str | Path) -> None:
-    """Raise an OSError for pipes, devices and sockets, which could block a reader or never end.
+    """Raise an OSError for a missing file and for pipes and devices, which could block a reader.
 
-    Like `os.stat`, raise an OSError for a missing file, and a ValueError for an impossible name.
+    Like `os.stat`, raise a ValueError for an impossible name.
     """
     mode = os.stat(path).st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):

@@ -24,7 +24,7 @@ from small_models import TINY, random_arrays
 
 from elmolib.elmo import ElmoEmbedder
 from elmolib.embedding import embed_corpus as embedding
-from elmolib.embedding import layout, vector_file
+from elmolib.embedding import layout
 from elmolib.embedding.encoder import SentenceEncoder
 from elmolib.embedding.vector_file import EmbeddedCorpus
 from elmolib.errors import CorpusError, ParameterError, TextError
@@ -316,7 +316,7 @@ def test_an_unfinished_or_hostile_file_is_not_read(embedder, tmp_path, text, mon
     with pytest.raises(CorpusError, match=r"out\.h5 is damaged"):
         EmbeddedCorpus(out)
     with h5py.File(out, "w") as file, h5py.File(tmp_path / "again.h5", "w") as again:
-        file.attrs[vector_file.METADATA] = np.bytes_(b"{}")
+        file.attrs[layout.METADATA] = np.bytes_(b"{}")
         again.attrs["lines_done"] = 7
     for path in (out, tmp_path / "again.h5"):
         with pytest.raises(CorpusError, match="is damaged or was not made by embed_corpus"):
@@ -406,13 +406,13 @@ def test_hdf5_reads_what_is_written_at_the_places_in_the_table(tmp_path, n_lines
     tokenizer = Tokenizer(tokenized=True).to_json()
     with DeferredErrors(path, "wb+") as file:
         blocks = (lines[first : first + 1000] for first in range(0, n_lines, 1000))
-        layout.lay_out(file, blocks, shape, {"dtype": "float16", "tokenizer": tokenizer})
+        metadata = {"format": layout.FORMAT, "dtype": "float16", "tokenizer": tokenizer}
+        layout.lay_out(file, blocks, shape, metadata)
     with h5py.File(path) as file:
-        metadata = json.loads(bytes(file.attrs[layout.METADATA]))
         assert list(file) == sorted([*map(str, range(n_lines)), "sentence_to_index"])
-    numbers = layout.Layout(path, metadata)
+    numbers = layout.Layout(path)
     assert numbers.lines_done == 0
-    assert numbers.words(0, n_lines) == lines
+    assert numbers.lines(0, n_lines) == lines
     assert numbers.lengths.tolist() == list(map(len, lines))
     checked = {0, n_lines - 1, *rng.choices(range(n_lines), k=50)}
     expected = {}
@@ -435,10 +435,10 @@ def test_hdf5_reads_what_is_written_at_the_places_in_the_table(tmp_path, n_lines
 def test_another_format_number_is_refused(embedder, tmp_path, text, name):
     out = embedder.embed_corpus(text, tmp_path / "out.h5")
     with h5py.File(out, "r+") as file:
-        metadata = json.loads(file.attrs[vector_file.METADATA])
-        file.attrs[vector_file.METADATA] = np.bytes_(json.dumps({**metadata, "format": 99}))
+        metadata = json.loads(file.attrs[layout.METADATA])
+        file.attrs[layout.METADATA] = np.bytes_(json.dumps({**metadata, "format": 99}))
     out.rename(tmp_path / name)
-    refused = rf"{name} has the format 99, but this elmolib reads {vector_file.FORMAT}: remove it"
+    refused = rf"{name} has the format 99, but this elmolib reads {layout.FORMAT}: remove it"
     with pytest.raises(CorpusError, match=refused):
         embedder.embed_corpus(text, out)
     with pytest.raises(CorpusError, match=refused):

@@ -19,6 +19,7 @@ from elmolib import ElmoEmbedder, cli
 from elmolib.embedding import int8, onnx_graphs, onnx_runtime
 from elmolib.embedding.companions import fingerprint
 from elmolib.embedding.int8 import clipped_shares, scales_of, stored_scales
+from elmolib.embedding.numpy_runtime import NumpyRuntime
 from elmolib.embedding.vector_file import EmbeddedCorpus
 from elmolib.errors import CorpusError, ParameterError, WeightsError
 from elmolib.formats.published import SHIPPED
@@ -145,8 +146,8 @@ def test_calibrated_on_english_it_embeds_german(runs_here, root: Path, tmp_path:
         assert (cosines.mean(axis=1) > 0.999).all(), name
         assert cosines.min() > 0.99, name
     scales, words = embedder.encoder.runtime.scales, [line.split() for line in GERMAN]
-    arrays = exact.encoder.runtime.arrays()
-    shares = clipped_shares(exact.encoder.architecture, arrays, words, scales.steps)
+    runtime = NumpyRuntime(exact.encoder.architecture, exact.encoder.runtime.arrays())
+    shares = clipped_shares(runtime, words, scales.steps)
     assert (
         set(shares)
         == set(scales.clipped)
@@ -160,7 +161,7 @@ def test_calibrated_on_english_it_embeds_german(runs_here, root: Path, tmp_path:
     assert max(scales.clipped.values()) < 1e-3
     # If each step is divided by 100, many values are clipped. The shares must show this.
     small = {name: steps / 100 for name, steps in scales.steps.items()}
-    clipped = clipped_shares(exact.encoder.architecture, arrays, words, small)
+    clipped = clipped_shares(runtime, words, small)
     assert min(clipped.values()) > 0.2, clipped
 
 

@@ -15,8 +15,6 @@ from elmolib.formats.weights import StoredModel
 from elmolib.settings.architecture import Architecture
 from elmolib.text.spelling import BYTES, Spelling
 
-MAX_BYTES = 2**32  # the size of the largest file that is read into memory
-
 
 def fingerprint(
     architecture: Architecture,
@@ -43,14 +41,14 @@ def write_companion(model: StoredModel, suffix: str, content: bytes) -> None:
 
 def read_companion(model: StoredModel, suffix: str) -> bytes | None:
     """Return the result stored for this model, or None. If it is damaged, raise a WeightsError."""
-    # Most models have no such file, and hashing a large model takes time, so look for a name first.
+    # Hashing a large model takes time, and most models have no such file.
     folder, name = _place(model)
     if not any(folder.glob(f"{escape(name)}.*.{suffix}")):
         return None
     path = _path(model, suffix)
     if not path.exists():
         return None
-    digest, _, content = read_limited(path, MAX_BYTES, WeightsError).partition(b"\n")
+    digest, _, content = read_limited(path, 2**32, WeightsError).partition(b"\n")
     if digest != hashlib.sha256(content).hexdigest().encode():
         raise WeightsError(f"{path} is damaged: remove it, and compute it again.")
     return content

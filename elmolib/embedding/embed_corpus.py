@@ -19,8 +19,8 @@ from tqdm.auto import tqdm
 from elmolib.backend import is_watched
 from elmolib.corpus.sources import read_chunks
 from elmolib.embedding.encoder import SentenceEncoder
-from elmolib.embedding.layout import DTYPES, Layout, lay_out
-from elmolib.embedding.vector_file import FORMAT, TEXT_LINES, naming_damage, read_metadata
+from elmolib.embedding.layout import DTYPES, FORMAT, Layout, lay_out, read_metadata
+from elmolib.embedding.vector_file import TEXT_LINES
 from elmolib.errors import CorpusError, ParameterError, TextError, reason
 from elmolib.files import exclusive_lock, fsync, require_regular_file, sha256_of, write_errors
 from elmolib.formats.hdf5 import DeferredErrors
@@ -35,19 +35,18 @@ MOST_BYTES_OF_A_LINE = 2**32  # limit on the vectors of one line (all layers), w
 def embed_corpus(
     encoder: SentenceEncoder,
     tokenizer: Tokenizer,
-    path: str | Path,
-    out: str | Path,
-    layers: str | int = "average",
-    dtype: Literal["float32", "float16"] = "float32",
-    batch_size: int | None = None,
-    progress: bool = True,
+    path: Path,
+    out: Path,
+    layers: str | int,
+    dtype: Literal["float32", "float16"],
+    batch_size: int | None,
+    progress: bool,
 ) -> Path:
     """Embed every line of a text file; see `ElmoEmbedder.embed_corpus`.
 
-    The processors embed blocks of lines in parallel. The blocks do not depend on the number of
-    processors, so the file does not depend on it either.
+    The processors embed blocks of lines in parallel. Neither the blocks nor the file depend on the
+    number of processors.
     """
-    path, out = Path(path), Path(out)
     pick = encoder.picker(layers)
     if dtype not in DTYPES:
         raise ParameterError(f"dtype must be 'float32' or 'float16', not {dtype!r}.")
@@ -149,9 +148,7 @@ def _fill(
     progress: bool,
 ) -> None:
     """Compute the vectors that are missing."""
-    metadata = read_metadata(part)
-    with naming_damage(part):
-        layout = Layout(part, metadata)
+    layout = Layout(part)
     lengths, done, lock = layout.lengths, layout.lines_done, Lock()
     n_words, words_done = int(lengths.sum()), int(lengths[:done].sum())
     if progress:
@@ -168,8 +165,7 @@ def _fill(
     def embed(block: range) -> int:
         # Each block has its own word cache, because rounding depends on the words in the cache.
         own = SentenceEncoder(encoder.runtime, remembered=encoder.remembered, n_threads=inner)
-        with naming_damage(part):
-            lines = layout.words(block.start, block.stop)
+        lines = layout.lines(block.start, block.stop)
         for place, all_layers in own.encode_each(lines, batch_size):
             line = block[place]
             with np.errstate(over="ignore"):
@@ -185,17 +181,13 @@ def _fill(
                 bar.update(len(lines[place]))
         return block.stop
 
-    with (
-        part.open("rb+") as plain,
-        tqdm(
-            None, "", n_words, initial=words_done, unit="word", unit_scale=True, disable=hidden
-        ) as bar,
-    ):
+    look: dict[str, Any] = {"unit": "word", "unit_scale": True, "disable": hidden}
+    with part.open("rb+") as plain, tqdm(total=n_words, initial=words_done, **look) as bar:
         for stop in prefetch(embed, blocks, n_threads if n_threads > 1 else 0):
             with lock:
                 _fsync(plain)
                 plain.seek(0)
-                plain.write(np.array(stop, "<i8").tobytes())
+                plain.write(stop.to_bytes(8, "little"))
                 _fsync(plain)
 
 

@@ -23,8 +23,6 @@ BATCHES_LOOKED_UP = 8
 
 
 class _Batch(NamedTuple):
-    """A batch of sentences as the LSTMs read it."""
-
     places: list[int]  # indices of these sentences among all sentences to encode
     lengths: np.ndarray  # int32 (batch,), `<S>` and `</S>` included
     vectors: np.ndarray  # float32 (words, projection_dim), for the words of several batches
@@ -34,8 +32,8 @@ class _Batch(NamedTuple):
 class SentenceEncoder:
     """Compute all layers of a biLM for any number of sentences.
 
-    Every sentence is read between `<S>` and `</S>`, and starts from the zero state. Its vectors do
-    not depend on its batch or on earlier calls, except with `carry_state`.
+    Every sentence is read between `<S>` and `</S>`. Except with `carry_state`, it starts from the
+    zero state, so its vectors do not depend on its batch.
 
     Args:
         runtime: the runtime of the model. After the model's weights change, call `forget_words`.
@@ -74,8 +72,7 @@ class SentenceEncoder:
 
         Args:
             sentences: the words of each sentence, which may be empty.
-            batch_size: the number of sentences per batch. None means the runtime's `batch_size`, or
-                32 if the state is carried.
+            batch_size: None means the runtime's `batch_size`, or 32 if the state is carried.
             boundaries: whether to also return the vectors of `<S>` and `</S>`.
             carry_state: batch the sentences in the given order. Row k of a batch starts from the
                 final state of row k in the last batch that had a row k, even in an earlier call.
@@ -99,10 +96,7 @@ class SentenceEncoder:
         boundaries: bool = False,
         carry_state: bool = False,
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield each sentence's index in `sentences`, and its vectors as in `encode`.
-
-        Long sentences come first, except with `carry_state`.
-        """
+        """Yield each sentence's index and vectors. Without `carry_state`, long ones come first."""
         if batch_size is None:
             batch_size = 32 if carry_state else self.runtime.batch_size
         require_count(batch_size, "batch_size")
@@ -110,11 +104,10 @@ class SentenceEncoder:
         if not carry_state:
             order.sort(key=lambda place: len(sentences[place]), reverse=True)
         batches = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
-
         look_up = partial(self._look_up, sentences)
         read = partial(self._read, boundaries=boundaries, carry_state=carry_state)
         if batches and not (boundaries or carry_state):
-            self._read_first_mark()
+            self.after_first_mark()
         in_turn = carry_state or len(batches) < 2 or self._n_threads == 0
         # Only one thread looks words up. The rounding of a vector depends on the words that are
         # computed with it, and several threads would group words at random.
@@ -123,29 +116,57 @@ class SentenceEncoder:
         yield from chain.from_iterable(done)
 
     def picker(self, layers: str | int) -> Callable[[np.ndarray], np.ndarray]:
-        """Return `layer_picker` for this model, which may also know "mix"."""
-        return layer_picker(layers, self.architecture.n_layers, self.runtime.mix)
+        """Return a function that selects `layers` from an array `(n_layers + 1, ...)`.
+
+        `layers` is "all" (the whole array), "average", "top", a layer number or, if a task has
+        trained the model, "mix". All but the first give an array `(...)`. Layer 0 is the character
+        CNN. Any other value raises a ParameterError.
+        """
+        n_layers, mix = self.architecture.n_layers, self.runtime.mix
+        if layers == "all":
+            return lambda vectors: vectors
+        if layers == "average":
+            return lambda vectors: vectors.mean(axis=0)
+        if layers == "mix" and mix is not None:
+            return lambda vectors: np.tensordot(np.asarray(mix, np.float32), vectors, axes=1)
+        if layers == "top" or (layers in range(n_layers + 1) and not isinstance(layers, bool)):
+            number = n_layers if layers == "top" else int(layers)
+            # Copy the layer, because a view would keep the array of all layers in memory.
+            return lambda vectors: vectors[number].copy()
+        known = "'all', 'average', 'top'" + (", 'mix'" if mix is not None else "")
+        raise ParameterError(
+            f"layers must be {known} or a number from 0 to {n_layers}, not {layers!r}."
+        )
 
     def reset_state(self) -> None:
         """Reset the carried state to zero."""
         self.state: State = self._zero_state(0)
 
     def forget_words(self) -> None:
-        """Empty the cache of words. This is necessary after the model's weights have changed."""
+        """Empty the cache of words, which is necessary if the model's weights have changed."""
         self._words.clear()
         self._after_mark = None
+
+    def after_first_mark(self) -> State:
+        """Return each direction's state after its first sentence mark, in a batch of 1."""
+        if self._after_mark is None:
+            vectors = self._words.of(self.runtime.spelling.marks)
+            words = np.array([[[0]], [[1]]], np.int32)  # (2, time, batch)
+            length = np.array([1], np.int32)
+            _, self._after_mark = self.runtime.read(vectors, words, self._zero_state(1), length)
+        return self._after_mark
 
     def _look_up(
         self, sentences: Sequence[Sequence[str]], batches: list[list[int]]
     ) -> list[_Batch]:
         """Give each distinct word of some batches a row number, and look up the word vectors."""
+        begin, end = self.runtime.spelling.marks
         index: dict[str, int] = {}
         numbered = []
         for places in batches:
             lengths = np.array([len(sentences[place]) + 2 for place in places], np.int32)
             words = np.zeros((2, int(lengths.max()), len(places)), np.int32)
             for k, place in enumerate(places):
-                begin, end = self.runtime.spelling.marks
                 marked = begin, *sentences[place], end
                 ids = [index.setdefault(word, len(index)) for word in marked]
                 words[0, : len(ids), k] = ids
@@ -153,14 +174,6 @@ class SentenceEncoder:
             numbered.append((places, lengths, words))
         vectors = self._words.of(list(index))
         return [_Batch(places, lengths, vectors, words) for places, lengths, words in numbered]
-
-    def _read_first_mark(self) -> None:
-        """Compute once for all sentences: each direction's state after its first sentence mark."""
-        if self._after_mark is None:
-            vectors = self._words.of(self.runtime.spelling.marks)
-            words = np.array([[[0]], [[1]]], np.int32)  # (2, time, batch)
-            length = np.array([1], np.int32)
-            _, self._after_mark = self.runtime.read(vectors, words, self._zero_state(1), length)
 
     def _read(
         self, batch: _Batch, boundaries: bool, carry_state: bool
@@ -175,10 +188,10 @@ class SentenceEncoder:
             encoded[k][0, :, :dim] = encoded[k][0, :, dim:] = vectors[ids]
         if carry_state:
             state = self._carried_state(n_rows)
-        elif boundaries or self._after_mark is None:
+        elif boundaries:
             state = self._zero_state(n_rows)
         else:
-            c, h = self._after_mark
+            c, h = self.after_first_mark()
             state = c.repeat(n_rows, axis=2), h.repeat(n_rows, axis=2)
             # Skip the last sentence mark, because it does not affect the words read before it.
             words, lengths, margin = words[:, 1:-1], lengths - 2, 0
@@ -222,29 +235,3 @@ def _growing_groups(batches: list[list[int]]) -> Iterator[list[list[int]]]:
     while first < len(batches):
         yield batches[first : first + n]
         first, n = first + n, min(2 * n, BATCHES_LOOKED_UP)
-
-
-def layer_picker(
-    layers: str | int, n_layers: int, mix: Sequence[float] | None = None
-) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function that selects `layers` from an array of all layers `(n_layers + 1, ...)`.
-
-    `layers` is "all" (the whole array), "average", "top", a layer number or, for a model with the
-    weights of a `mix`, "mix". All but the first give an array `(...)`. Layer 0 is the character
-    CNN. Any other value raises a ParameterError.
-    """
-    if layers == "all":
-        return lambda vectors: vectors
-    if layers == "average":
-        return lambda vectors: vectors.mean(axis=0)
-    if layers == "mix" and mix is not None:
-        weights = np.asarray(mix, np.float32)
-        return lambda vectors: np.tensordot(weights, vectors, axes=1)
-    if layers == "top" or (layers in range(n_layers + 1) and not isinstance(layers, bool)):
-        number = n_layers if layers == "top" else int(layers)
-        # Copy the layer, because a view would keep the array of all layers in memory.
-        return lambda vectors: vectors[number].copy()
-    known = "'all', 'average', 'top'" + (", 'mix'" if mix is not None else "")
-    raise ParameterError(
-        f"layers must be {known} or a number from 0 to {n_layers}, not {layers!r}."
-    )

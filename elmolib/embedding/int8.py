@@ -15,8 +15,6 @@ from elmolib.embedding.runtime import Scales
 from elmolib.embedding.sentences import Sentence, words_of
 from elmolib.errors import ParameterError
 from elmolib.formats.weights import StoredModel
-from elmolib.settings.architecture import Architecture
-from elmolib.text.spelling import BYTES, Spelling
 
 SUFFIX = "int8.json"
 # Other texts have larger values than the calibration text, above all in features with small values.
@@ -49,7 +47,9 @@ def scales_of(model: StoredModel, calibrate: Iterable[Sentence] | Scales | None 
             f"{model.source} contains no text from which precision='int8' can find the range of "
             "the model's values: give calibrate=, a list of a few hundred sentences."
         )
-    scales = compute_scales(model.architecture, model.arrays, sentences, model.spelling)
+    scales = compute_scales(
+        NumpyRuntime(model.architecture, model.arrays, model.spelling), sentences
+    )
     text = json.dumps(scales._asdict(), default=lambda steps: [float(str(step)) for step in steps])
     write_companion(model, SUFFIX, text.encode())
     return scales
@@ -65,59 +65,46 @@ def stored_scales(model: StoredModel) -> Scales | None:
     return Scales(steps, stored["clipped"])
 
 
-def compute_scales(
-    a: Architecture,
-    arrays: Mapping[str, np.ndarray],
-    sentences: Sequence[list[str]],
-    spelling: Spelling = BYTES,
-) -> Scales:
+def compute_scales(runtime: NumpyRuntime, sentences: Sequence[list[str]]) -> Scales:
     """Compute scales from every second sentence, and the clipped shares from the others."""
     largest: dict[str, np.ndarray] = {}
-    for name, values in _inputs(a, arrays, sentences[::2], spelling):
+    for name, values in _inputs(runtime, sentences[::2]):
         largest[name] = np.maximum(largest.get(name, 1e-6), np.abs(values).max(axis=0))
     steps = {
-        name: HEADROOM / n_steps(a, name) * np.sqrt(found * found.max())
+        name: HEADROOM / _n_steps(runtime, name) * np.sqrt(found * found.max())
         for name, found in largest.items()
     }
-    others = sentences[1::2] or sentences
-    return Scales(steps, clipped_shares(a, arrays, others, steps, spelling))
+    return Scales(steps, clipped_shares(runtime, sentences[1::2] or sentences, steps))
 
 
 def clipped_shares(
-    a: Architecture,
-    arrays: Mapping[str, np.ndarray],
-    sentences: Sequence[list[str]],
-    steps: Mapping[str, np.ndarray],
-    spelling: Spelling = BYTES,
+    runtime: NumpyRuntime, sentences: Sequence[list[str]], steps: Mapping[str, np.ndarray]
 ) -> dict[str, float]:
     """Compute the share of clipped values in the inputs of each product, as in `Scales.clipped`."""
     counts = {name: np.zeros(2) for name in steps}
-    for name, values in _inputs(a, arrays, sentences, spelling):
-        clipped = np.abs(values) > (n_steps(a, name) + 0.5) * steps[name]
+    for name, values in _inputs(runtime, sentences):
+        clipped = np.abs(values) > (_n_steps(runtime, name) + 0.5) * steps[name]
         counts[name] += np.count_nonzero(clipped), clipped.size
     return {name: float(clipped / n) for name, (clipped, n) in counts.items()}
 
 
-def n_steps(a: Architecture, name: str) -> int:
+def _n_steps(runtime: NumpyRuntime, name: str) -> int:
     """Return the number of 8-bit steps above zero; after a ReLU, no steps below zero are needed."""
-    return 255 if name.startswith("char_cnn") and a.activation == "relu" else 127
+    is_positive = name.startswith("char_cnn") and runtime.architecture.activation == "relu"
+    return 255 if is_positive else 127
 
 
 def _inputs(
-    a: Architecture,
-    arrays: Mapping[str, np.ndarray],
-    sentences: Sequence[list[str]],
-    spelling: Spelling,
+    runtime: NumpyRuntime, sentences: Sequence[list[str]]
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yield, for each product, its name and some of its inputs, float32 (n, features)."""
-    runtime, seen = NumpyRuntime(a, arrays, spelling), list[tuple[str, np.ndarray]]()
+    a, seen = runtime.architecture, list[tuple[str, np.ndarray]]()
     runtime.watch = lambda name, values: seen.append((name, values.copy()))
     encoder = SentenceEncoder(runtime)
     for first in range(0, len(sentences), 256):
         for layers in encoder.encode(sentences[first : first + 256], boundaries=True):
-            for direction, half in zip(
-                ("forward", "backward"), np.split(layers, 2, axis=2), strict=True
-            ):
+            halves = np.split(layers, 2, axis=2)
+            for direction, half in zip(("forward", "backward"), halves, strict=True):
                 for layer, (x, h) in enumerate(zip(half, half[1:], strict=False)):
                     h = h - x if layer > 0 and a.use_skip_connections else h
                     yield f"{direction}_{layer}", np.concatenate([x, h], axis=1)

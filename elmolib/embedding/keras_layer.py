@@ -38,16 +38,14 @@ class ElmoEmbedding(keras.Layer):
 
     The layer reads each sentence between `<S>` and `</S>`, from a zero state and without padding.
     The vectors of a sentence therefore do not depend on the other sentences, except with
-    `do_layer_norm`. The constructor makes a random biLM; `from_model` loads a trained biLM. A saved
-    Keras model contains the biLM.
+    `do_layer_norm`. `from_model` loads a trained biLM. A saved Keras model contains the biLM.
 
     Args:
         architecture: the dimensions of the biLM.
         frozen: train only the mix, even if a model that contains the layer is set trainable again.
             `layer.bilm.trainable = True` makes the biLM trainable later.
         dropout: the dropout rate on the output, in training.
-        do_layer_norm: normalise each layer before mixing; see `ScalarMix`.
-        l2: the strength of the regularization of the layer weights; see `ScalarMix`.
+        do_layer_norm, l2: normalise each layer, and regularize the layer weights; see `ScalarMix`.
         seed: the seed of the dropout masks; None gives different masks each time.
         values: the initial weights of the biLM by name, or None for random weights.
         spelling: how the biLM spells words. If it has a table of words, give strings.
@@ -109,7 +107,7 @@ class ElmoEmbedding(keras.Layer):
 
     @classmethod
     def from_model(cls, path: str | Path, options: str | Path | None = None, **kwargs: Any) -> Self:
-        """Make the layer from a stored model; `path` and `options` are as in `ElmoEmbedder`.
+        """Make the layer from a stored model, which is given as in `ElmoEmbedder`.
 
         `kwargs` are the other arguments of the constructor.
 
@@ -137,11 +135,9 @@ class ElmoEmbedding(keras.Layer):
             self.bilm.trainable = False
 
     def __call__(self, words, *args: Any, **kwargs: Any):
-        """Turn the words into a tensor and check it, then compute."""
         return super().__call__(self._as_tensor(words), *args, **kwargs)
 
     def _as_tensor(self, words):
-        """Return words of any accepted form as a tensor."""
         width, is_onnx = self.architecture.max_characters, is_within("export_onnx")
         known = (
             f"ElmoEmbedding reads character ids of the shape (batch, time, {width}) or, with "
@@ -175,22 +171,21 @@ class ElmoEmbedding(keras.Layer):
         self.built = True
 
     def call(self, words, training: bool = False):
-        """Compute the mix."""
         mask = self.compute_mask(words)
         if len(words.shape) == 3:
-            characters, rows, table_rows = _table_of_ids(words, self.architecture, self.spelling)
+            table = _table_of_ids(words, self.architecture, self.spelling)
         elif self.spelling == BYTES:
-            characters, rows, table_rows = _table_of_strings(words, self.architecture)
+            table = _table_of_strings(words, self.architecture)
         else:
-            characters, rows, table_rows = _spelled(words, self.architecture, self.spelling)
-        layers = self._all_layers(characters, rows, mask, table_rows)
+            table = _spelled(words, self.architecture, self.spelling)
+        layers = self._all_layers(mask, *table)
         if not self.bilm.trainable_variables:
             # Otherwise, TensorFlow would compute unused gradients of the frozen biLM.
             layers = [ops.stop_gradient(layer) for layer in layers]
         mixed = self.dropout(self.mix(layers, mask=mask), training=training)
         return ops.cast(mixed, self.compute_dtype)
 
-    def _all_layers(self, characters, rows, mask, table_rows):
+    def _all_layers(self, mask, characters, rows, table_rows):
         """Compute all layers, each (batch, time, 2 * projection_dim)."""
         reading, places = _reading_orders(rows, mask)
         vectors = self.bilm.spell(characters, rows=table_rows)
@@ -215,11 +210,9 @@ class ElmoEmbedding(keras.Layer):
         return ops.any(ops.greater(words, 0), axis=-1)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Return (batch, time, 2 * projection_dim)."""
         return (*input_shape[:2], 2 * self.architecture.projection_dim)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments, without the weights."""
         if is_within("save_model_to_hdf5"):
             raise ParameterError(
                 "Keras cannot load ElmoEmbedding from a .h5 file: save the model as .keras."
@@ -237,7 +230,6 @@ class ElmoEmbedding(keras.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """Make the layer from `get_config`."""
         spelling = Spelling(**config.get("spelling", {}))
         architecture = Architecture(**config["architecture"])
         return cls(**{**config, "architecture": architecture, "spelling": spelling})
@@ -276,7 +268,7 @@ def _reading_orders(rows, mask):
 
 
 def _table_of_ids(words, architecture: Architecture, spelling: Spelling):
-    """Return the ids (rows, characters) of both marks and all words, and each word's row; None."""
+    """Return the ids (rows, characters) of both marks and all words; each word's row; and None."""
     width = architecture.max_characters
     batch, time = ops.shape(words)[:2]
     ids = ops.reshape(ops.cast(words, "int32"), (-1, width))

@@ -9,8 +9,10 @@ stores the number of lines that are done.
 import hashlib
 import json
 import math
+import os
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from elmolib.formats.hdf5 import DeferredErrors, find_data, require_stored
+from elmolib.errors import CorpusError, WeightsError
+from elmolib.files import require_regular_file
+from elmolib.formats.hdf5 import DAMAGE, DeferredErrors, find_data, newer_format, require_stored
 
+FORMAT = 3
 DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
 METADATA, TEXT, LINES = "elmolib_embedding", "sentence_to_index", "elmolib_lines"
 USER_BLOCK = 512
@@ -40,7 +45,7 @@ def lay_out(
         blocks: the words of each line, some lines at a time.
         shape: the shape of the array of one word. The array of a line has one more axis, its words,
             before the last axis.
-        metadata: a dictionary with the `dtype` of the arrays. It is stored as an attribute.
+        metadata: a dictionary with the `dtype` of the arrays. `Layout` returns it.
 
     Raises:
         OverflowError: the text is too long for one string in HDF5.
@@ -73,53 +78,56 @@ def lay_out(
 
 
 class Layout:
-    """The words in a file that `lay_out` wrote, and the position of each line's values.
+    """A file that `lay_out` wrote: the words and, where they are written, the values of its lines.
 
     Attributes:
+        metadata: the dictionary that `lay_out` got.
         lengths: the number of words of each line, int64 (n_lines,).
         places: the position of each line's values in the file, in bytes, int64 (n_lines,).
 
     Raises:
-        ElmolibError or an exception in `formats.hdf5.DAMAGE`: the file is damaged.
+        CorpusError: the file is missing or damaged. All methods raise it.
     """
 
-    def __init__(self, path: Path, metadata: dict[str, Any]) -> None:
-        self._shape, self._dtype = metadata["shape"], DTYPES[metadata["dtype"]]
-        self._data = np.memmap(path, np.uint8, "r")
-        self._separator = _separator(metadata)
-        with h5py.File(path, "r") as file:
-            if h5py.h5a.open(file.id, LINES.encode()).get_storage_size() > len(self._data):
-                raise LookupError("its table of lines is larger than the file")
-            table = file.attrs[LINES]
-            if _checksum(table) != metadata["lines"]:
-                raise LookupError("its table of lines has changed")
-            text = find_data(file, TEXT, str(path))
-            require_stored(file, [(TEXT, text)], str(path))
-            start = text.id.get_offset()
-            self._text = self._data[start : start + text.dtype.itemsize]
-        self.lengths, self.places = table[:, 0].copy(), table[:, 1].copy()
-
-    @property
-    def lines_done(self) -> int:
-        """The number of lines whose values are in the file."""
-        return int(self._data[:8].view("<i8")[0])
+    def __init__(self, path: Path) -> None:
+        self.path: Path = path
+        self.metadata: dict[str, Any] = read_metadata(path)
+        with naming_damage(path):
+            self._shape, self._dtype = self.metadata["shape"], DTYPES[self.metadata["dtype"]]
+            self._data = np.memmap(path, np.uint8, "r")
+            self._separator = _separator(self.metadata)
+            with h5py.File(path, "r") as file:
+                if h5py.h5a.open(file.id, LINES.encode()).get_storage_size() > len(self._data):
+                    raise LookupError("its table of lines is larger than the file")
+                table = file.attrs[LINES]
+                if _checksum(table) != self.metadata["lines"]:
+                    raise LookupError("its table of lines has changed")
+                text = find_data(file, TEXT, str(path))
+                require_stored(file, [(TEXT, text)], str(path))
+                start = text.id.get_offset()
+                self._text = self._data[start : start + text.dtype.itemsize]
+            self.lengths: np.ndarray = table[:, 0].copy()
+            self.places: np.ndarray = table[:, 1].copy()
+            self.lines_done = int(self._data[:8].view("<i8")[0])  # whose values are in the file
 
     def vectors(self, line: int) -> np.ndarray:
         """Return the array of a line."""
-        *axes, dim = self._shape
-        shape = (*axes, int(self.lengths[line]), dim)
-        place, size = int(self.places[line]), math.prod(shape) * self._dtype.itemsize
-        return np.array(self._data[place : place + size].view(self._dtype).reshape(shape))
+        with naming_damage(self.path):
+            *axes, dim = self._shape
+            shape = (*axes, int(self.lengths[line]), dim)
+            place, size = int(self.places[line]), math.prod(shape) * self._dtype.itemsize
+            return np.array(self._data[place : place + size].view(self._dtype).reshape(shape))
 
-    def words(self, first: int, stop: int) -> list[list[str]]:
+    def lines(self, first: int, stop: int) -> list[list[str]]:
         """Return the words of the lines from `first` to `stop - 1`."""
-        start, end = (int(self._line_starts[k]) for k in (first, stop))
-        entries = self._text[start:end].tobytes().rstrip(b",\n}")
-        pairs = json.loads(b"{%b}" % entries, object_pairs_hook=list)
-        words = [key.split(self._separator) if key else [] for key, _ in pairs]
-        if list(map(len, words)) != self.lengths[first:stop].tolist():
-            raise LookupError("a line of its text has an unexpected number of words")
-        return words
+        with naming_damage(self.path):
+            start, end = (int(self._line_starts[k]) for k in (first, stop))
+            entries = self._text[start:end].tobytes().rstrip(b",\n}")
+            pairs = json.loads(b"{%b}" % entries, object_pairs_hook=list)
+            words = [key.split(self._separator) if key else [] for key, _ in pairs]
+            if list(map(len, words)) != self.lengths[first:stop].tolist():
+                raise LookupError("a line of its text has an unexpected number of words")
+            return words
 
     @cached_property
     def _line_starts(self) -> np.ndarray:
@@ -129,6 +137,33 @@ class Layout:
         if len(starts) != len(self.lengths) + 1:
             raise LookupError("its text has an unexpected number of lines")
         return starts
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Read the metadata of a vector file, which may be unfinished."""
+    if not os.path.exists(path):
+        raise CorpusError(f"There is no file {path}: make it with embed_corpus.")
+    with naming_damage(path):
+        require_regular_file(path)
+        with h5py.File(path, "r") as file:
+            metadata = json.loads(bytes(file.attrs[METADATA]))
+        found = metadata["format"]
+    if found != FORMAT:
+        raise CorpusError(
+            f"{path} has the format {found!r:.20}, but this elmolib reads {FORMAT}: remove it and "
+            "embed the text again."
+        )
+    return metadata
+
+
+@contextmanager
+def naming_damage(path: Path) -> Iterator[None]:
+    """Turn every error that damaged bytes can cause into a CorpusError that names the file."""
+    try:
+        yield
+    except (*DAMAGE, WeightsError) as error:
+        problem = "is damaged or was not made by embed_corpus: remove or rename it"
+        raise CorpusError(f"{path} {newer_format(error) or problem}.") from None
 
 
 def _new_file(file: DeferredErrors) -> h5py.File:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from elmolib.embedding.encoder import SentenceEncoder
 from elmolib.embedding.numpy_runtime import NumpyRuntime
 from elmolib.embedding.onnx_graphs import Graph, ModelProto, TensorProto, helper, lstm, spelling
 from elmolib.errors import WeightsError
@@ -12,11 +13,10 @@ from elmolib.files import atomic_write, write_errors
 from elmolib.formats.names import SOFTMAX
 from elmolib.formats.options import options_of
 from elmolib.formats.weights import StoredModel
-from elmolib.text.characters import PADDING, PREDICTION_SHIFT, SENTENCE_MARKS, character_ids
+from elmolib.text.characters import PADDING, PREDICTION_SHIFT
 from elmolib.text.spelling import BYTES
 
-_MOST_BYTES = 2**31 - 2**20
-"""The limit on the weights. The whole file, with the operations, must be at most 2 GiB."""
+_MOST_BYTES = 2**31 - 2**20  # of the weights: the whole file must be smaller than 2 GiB
 
 
 def write_onnx(path: str | Path, model: StoredModel) -> None:
@@ -57,8 +57,7 @@ def write_onnx(path: str | Path, model: StoredModel) -> None:
 
 
 def _model(model: StoredModel) -> ModelProto:
-    a, g = model.architecture, Graph()
-    weights = model.arrays
+    a, g, weights = model.architecture, Graph(), model.arrays
     zero, one, two = (g.constant(np.array([n])) for n in range(3))
     used = g("Greater", "characters", zero)
     shift, padding = g.constant(np.array(PREDICTION_SHIFT)), g.constant(np.array(PADDING))
@@ -76,12 +75,13 @@ def _model(model: StoredModel) -> ModelProto:
     def reverse(sequence: str) -> str:
         return g("ReverseSequence", sequence, lengths, batch_axis=1, time_axis=0)
 
+    # Every sentence starts from the LSTM state after its first sentence mark.
+    first_state = SentenceEncoder(NumpyRuntime(a, weights)).after_first_mark()
     directions = []
-    for direction, state in zip(("forward", "backward"), _first_states(model), strict=True):
+    for direction, *state in zip(("forward", "backward"), *first_state, strict=True):
         layers = [x if direction == "forward" else reverse(x)]
         for layer, parts in enumerate(zip(*state, strict=True)):
-            # Every sentence starts from the LSTM state after its first sentence mark.
-            c, h = (g("Expand", g.constant(part[None]), batch) for part in parts)
+            c, h = (g("Expand", g.constant(part), batch) for part in parts)
             y, _, _ = lstm(g, a, weights, f"{direction}_{layer}", layers[-1], (c, h))
             skip = layer > 0 and a.use_skip_connections
             layers.append(g("Add", layers[-1], y) if skip else y)
@@ -97,14 +97,3 @@ def _model(model: StoredModel) -> ModelProto:
     )
     helper.set_model_props(graph, {k: json.dumps(v, sort_keys=True) for k, v in texts.items()})
     return graph
-
-
-def _first_states(model: StoredModel) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return c and h (n_layers, dim) of each direction after its first sentence mark."""
-    a = model.architecture
-    runtime = NumpyRuntime(a, model.arrays)
-    marks = character_ids(list(SENTENCE_MARKS), a.max_characters).astype(np.int32)
-    zeros = [np.zeros((2, a.n_layers, 1, n), np.float32) for n in (a.lstm_dim, a.projection_dim)]
-    words = np.array([[[0]], [[1]]], np.int32)
-    _, (c, h) = runtime.read(runtime.spell([marks]), words, tuple(zeros), np.array([1], np.int32))
-    return list(zip(c[:, :, 0], h[:, :, 0], strict=True))

@@ -2,32 +2,26 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
-import h5py
 import numpy as np
 
 from elmolib.embedding.encoder import SentenceEncoder
-from elmolib.embedding.layout import METADATA, Layout
-from elmolib.errors import CorpusError, WeightsError
-from elmolib.files import require_regular_file
-from elmolib.formats.hdf5 import DAMAGE, newer_format
+from elmolib.embedding.layout import Layout
+from elmolib.errors import CorpusError
 
-FORMAT = 3
 TEXT_LINES = 1024
 
 
-class EmbeddedCorpus(AbstractContextManager):
+class EmbeddedCorpus(Layout, AbstractContextManager):
     """The vectors and words of a text, read on demand from a file that `embed_corpus` wrote.
 
     Attributes:
-        metadata: a dictionary that describes how the file was made, with the keys `model` (a
-            fingerprint), `runtime`, `precision`, `tokenizer`, `layers`, `dtype`, and the SHA-256
-            values `scales`, `words` (of the remembered words) and `text`.
+        metadata: how the file was made: `model` (a fingerprint), `runtime`, `precision`,
+            `tokenizer`, `layers`, `dtype`, and the SHA-256 of `scales`, `words` (the remembered
+            words) and `text`.
         lengths: the number of words of each line, int64 (n_lines,).
 
     Raises:
@@ -40,17 +34,14 @@ class EmbeddedCorpus(AbstractContextManager):
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path: Path = Path(path)
-        self.metadata: dict[str, Any] = read_metadata(self.path)
-        with naming_damage(self.path):
-            self._layout: Layout | None = Layout(self.path, self.metadata)
-        self.lengths: np.ndarray = self._layout.lengths
-        if self._layout.lines_done != len(self):
+        super().__init__(Path(path))
+        if self.lines_done != len(self):
             raise CorpusError(f"{self.path} is not finished: call embed_corpus again to resume.")
 
     def close(self) -> None:
         """Close the file. The end of a `with` block does the same."""
-        self._layout = None
+        for name in ("_data", "_text"):
+            vars(self).pop(name, None)
 
     def __exit__(self, *failure: object) -> None:
         self.close()
@@ -62,14 +53,14 @@ class EmbeddedCorpus(AbstractContextManager):
         """Return the vectors of a line (counted from 0), in the shape that `embed` returns."""
         if not 0 <= line < len(self):
             raise IndexError(f"{self.path} has lines 0 to {len(self) - 1}, not {line}.")
-        return self._read("vectors", line)
+        return self.vectors(line)
 
     def words(self, line: int) -> list[str]:
         """Return the words of a line; lines are counted from 0."""
-        return self._read("words", line, line + 1)[0]
+        return self.lines(line, line + 1)[0]
 
     def sentences(self) -> Iterable[list[str]]:
-        """Return an iterable of the words of every non-empty line. It can be used repeatedly."""
+        """Return the words of every non-empty line. They can be iterated over repeatedly."""
         return _Sentences(self)
 
     def lines_by(
@@ -79,10 +70,7 @@ class EmbeddedCorpus(AbstractContextManager):
 
         Args:
             encoder: an encoder with the model that made this file.
-            layers: "average", "top" or a layer number.
-
-        Returns:
-            an iterator over words and their vectors, float32 `(n_words, 2 * projection_dim)`.
+            layers: "average", "top" or a layer number. The vectors are float32 `(n_words, dim)`.
 
         Raises:
             CorpusError: the file was made with another model, or lacks these layers.
@@ -99,7 +87,7 @@ class EmbeddedCorpus(AbstractContextManager):
         pick = encoder.picker(layers if stored == "all" else "all")
         return (
             (words, pick(self[line].astype(np.float32)))
-            for line, words in enumerate(self._lines())
+            for line, words in enumerate(self._all_lines())
             if words
         )
 
@@ -109,13 +97,9 @@ class EmbeddedCorpus(AbstractContextManager):
         digest = hashlib.sha256(words.encode()).hexdigest()[:12]
         return self.path.with_name(f"{self.path.name}.{digest}.{suffix}")
 
-    def _lines(self) -> Iterator[list[str]]:
+    def _all_lines(self) -> Iterator[list[str]]:
         for first in range(0, len(self), TEXT_LINES):
-            yield from self._read("words", first, min(first + TEXT_LINES, len(self)))
-
-    def _read(self, what: str, *which: int) -> Any:
-        with naming_damage(self.path):
-            return getattr(self._layout, what)(*which)
+            yield from self.lines(first, min(first + TEXT_LINES, len(self)))
 
 
 class _Sentences:
@@ -123,31 +107,4 @@ class _Sentences:
         self._corpus = corpus
 
     def __iter__(self) -> Iterator[list[str]]:
-        return filter(None, self._corpus._lines())
-
-
-def read_metadata(path: Path) -> dict[str, Any]:
-    """Read the metadata of a vector file, which may be unfinished."""
-    if not os.path.exists(path):
-        raise CorpusError(f"There is no file {path}: make it with embed_corpus.")
-    with naming_damage(path):
-        require_regular_file(path)
-        with h5py.File(path, "r") as file:
-            metadata = json.loads(bytes(file.attrs[METADATA]))
-        found = metadata["format"]
-    if found != FORMAT:
-        raise CorpusError(
-            f"{path} has the format {found!r:.20}, but this elmolib reads {FORMAT}: remove it and "
-            "embed the text again."
-        )
-    return metadata
-
-
-@contextmanager
-def naming_damage(path: Path) -> Iterator[None]:
-    """Turn every error that damaged bytes can cause into a CorpusError that names the file."""
-    try:
-        yield
-    except (*DAMAGE, WeightsError) as error:
-        problem = "is damaged or was not made by embed_corpus: remove or rename it"
-        raise CorpusError(f"{path} {newer_format(error) or problem}.") from None
+        return filter(None, self._corpus._all_lines())
