@@ -107,10 +107,9 @@ class ElmoEmbedder(LoadedModel):
 
     @needs_extras()
     def to_frame(self, sentence: Sentence, layers: str | int = "all") -> pd.DataFrame:
-        """Return the vectors of one sentence as a table with a row per word.
+        """Return the vectors of one sentence as a table: a row per word, a column per feature.
 
-        With "all", the columns are pairs of layer and feature, so `frame[2]` is the table of
-        layer 2. Otherwise, the columns are features.
+        With "all", the columns are pairs of layer and feature, so `frame[2]` is layer 2.
         """
         import pandas as pd
 
@@ -282,11 +281,10 @@ class ElmoEmbedder(LoadedModel):
             corpus: the sentences to search in: a list, or a file that `embed_corpus` made with the
                 same model and with the same `layers` or "all". On first use, word2vec is trained on
                 the text of the file and saved next to the file.
-            k: the number of neighbours.
 
         Returns:
-            the nearest words with similarity, sentence and position, and, if gensim is installed,
-            the neighbours by word2vec, which ignores the sentence. `print` shows both.
+            the `k` nearest words with similarity, sentence and position, and, if gensim is
+            installed, the neighbours by word2vec, which ignores the sentence. `print` shows both.
 
         Raises:
             CorpusError: the file is damaged, or was made with another model or other layers.

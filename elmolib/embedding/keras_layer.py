@@ -28,8 +28,7 @@ from elmolib.text.spelling import BYTES, Spelling
 # The sentence marks are the first two rows in the table of a batch's words.
 MARKS = list(SENTENCE_MARKS)
 BEGIN_ROW, END_ROW = 0, 1
-# Number types that cannot represent every character id.
-TOO_SMALL = ("bool", "int8", "uint8", "bfloat16")
+TOO_SMALL = ("bool", "int8", "uint8", "bfloat16")  # for some character ids
 
 
 @keras.saving.register_keras_serializable(package="elmolib")
@@ -147,13 +146,12 @@ class ElmoEmbedding(keras.Layer):
             try:
                 words = _tensor_of(words)
             except (TypeError, ValueError) as error:
-                reason = str(error).partition("\n")[0][:200]
-                kind = type(words).__name__
+                reason, kind = str(error).partition("\n")[0][:200], type(words).__name__
                 raise ParameterError(f"{known}, not this {kind}: {reason}") from None
         words = words.to_tensor() if hasattr(words, "to_tensor") else words  # ragged
         dtype = keras.backend.standardize_dtype(words.dtype)
         is_string = dtype == "string"
-        # TensorFlow allows tensors with an unknown number of axes.
+        # In TensorFlow, the number of axes may be unknown.
         shape = () if getattr(words.shape, "rank", 0) is None else tuple(words.shape)
         if len(shape) != 3 - is_string or shape[2:] not in ((), (None,), (width,)):
             raise ParameterError(f"{known}, not {dtype} of the shape {shape}.")
@@ -192,16 +190,12 @@ class ElmoEmbedding(keras.Layer):
         state = self.bilm.initial_state(ops.shape(rows)[0])
         words = ops.swapaxes(reading, 1, 2)  # (2, time, batch)
         directions, _ = self.bilm.read_words((vectors, vectors), words, state)
-        return [
-            ops.concatenate(
-                [
-                    ops.take_along_axis(ops.swapaxes(layer, 0, 1), place[..., None], axis=1)
-                    for layer, place in zip(pair, places, strict=True)
-                ],
-                axis=-1,
-            )
-            for pair in zip(*directions, strict=True)
-        ]
+
+        def in_order(layer, place):
+            return ops.take_along_axis(ops.swapaxes(layer, 0, 1), place[..., None], axis=1)
+
+        pairs = zip(*directions, strict=True)
+        return [ops.concatenate([*map(in_order, pair, places)], axis=-1) for pair in pairs]
 
     def compute_mask(self, words, previous_mask=None):
         """Return a boolean tensor (batch, time), True where there is a word."""
