@@ -24,7 +24,7 @@ from elmolib.corpus.prepared import PreparedCorpus, Split
 from elmolib.errors import CorpusError, TextError, VocabularyError
 from elmolib.settings.parameters import Parameters, TextSettings
 from elmolib.text.characters import character_ids
-from elmolib.text.vocabulary import SPECIAL_WORDS, UNK, Vocabulary
+from elmolib.text.vocabulary import SPECIAL_WORDS, UNK, Vocabulary, read_words
 
 MODEL = {
     "char_embedding_dim": 2,
@@ -92,7 +92,7 @@ def test_a_small_corpus_by_hand(prepare):
 
 def test_the_vocabulary_file_can_be_read_back(prepare):
     corpus = prepare()
-    assert Vocabulary.read(corpus.path / "vocabulary.txt") == corpus.vocabulary
+    assert Vocabulary(read_words(corpus.path / "vocabulary.txt")) == corpus.vocabulary
 
 
 # Some words have another order in UTF-16 than in Unicode; some are special words.
@@ -270,7 +270,7 @@ def test_wikitext_2_matches_the_reference(tmp_path, shared):
     assert corpus.train.n_sentences == 76_691
     assert corpus.train.n_words == 2_007_146
     assert corpus.lexicon.counts[UNK] == 53_951
-    assert corpus.vocabulary == Vocabulary.read(reference)
+    assert corpus.vocabulary == Vocabulary(read_words(reference))
     assert len(corpus.lexicon) == len(corpus.vocabulary) == 33_279
 
 

@@ -152,7 +152,7 @@ def parameters(folder: Path) -> Target:
 
 
 def vocabulary(folder: Path) -> Target:
-    from elmolib.text.vocabulary import Vocabulary
+    from elmolib.text.vocabulary import Vocabulary, read_words
 
     words, mapping, packed = folder / "a.txt", folder / "b.csv", folder / "c.txt.gz"
     words.write_text("<S>\n</S>\n<UNK>\nthe\nrâu\n河\n🚣\n", encoding="utf-8")
@@ -162,7 +162,7 @@ def vocabulary(folder: Path) -> Target:
     table.write_text('the\t2\n"\t3\nrâu\t5\n', encoding="utf-8")
     pairs.write_text('{"<PAD>": 0, "the": 2,\n"\\"": 3, "r\\u00e2u": 5}\n')
     files = everywhere(words, mapping, packed, table, pairs)
-    return Target(files, lambda: [Vocabulary.read(path) for path in files])
+    return Target(files, lambda: [Vocabulary(read_words(path)) for path in files])
 
 
 def tar(folder: Path) -> Target:

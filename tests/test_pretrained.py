@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from small_models import TINY, hdf5_form, random_arrays
 from elmolib.errors import DownloadError
 from elmolib.formats import published as pretrained
 from elmolib.formats.options import options_of
-from elmolib.formats.published import cache_folder, fetch, pretrained_path
+from elmolib.formats.published import fetch, pretrained_path
 from elmolib.formats.readers import read_model
 
 CONTENT = bytes(range(256)) * 4096
@@ -91,6 +92,10 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
 def url(server: Server) -> str:
     server.files["/model.zip"] = CONTENT
     return f"{server.address}/model.zip"
+
+
+def cache_folder() -> Path:
+    return Path(os.environ["ELMOLIB_CACHE"])
 
 
 def files_in_cache() -> set[str]:
@@ -318,13 +323,17 @@ def test_url_cannot_lead_out_of_the_cache(
 
 
 def test_cache_folder_follows_the_environment(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("ELMOLIB_CACHE", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert cache_folder() == tmp_path / ".cache" / "elmolib"
+    server.files["/model.zip"] = CONTENT
+
+    def place(cache: str) -> Path:
+        monkeypatch.setenv("ELMOLIB_CACHE", cache)
+        return fetch(f"{server.address}/model.zip").parents[1]
+
+    assert place("") == tmp_path / ".cache" / "elmolib"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache_folder() == tmp_path / "xdg" / "elmolib"
-    monkeypatch.setenv("ELMOLIB_CACHE", "~/models")
-    assert cache_folder() == tmp_path / "models"
+    assert place("") == tmp_path / "xdg" / "elmolib"
+    assert place("~/models") == tmp_path / "models"

@@ -40,7 +40,7 @@ def test_special_words_come_first_wherever_they_were():
 def test_a_list_of_words_keeps_its_order(file):
     path = file("<S>\n</S>\n<UNK>\nthe\nrâu\n河\n")
     assert read_words(path) == ["<S>", "</S>", "<UNK>", "the", "râu", "河"]
-    assert Vocabulary.read(path)["râu"] == 4
+    assert Vocabulary(read_words(path))["râu"] == 4
 
 
 @pytest.mark.parametrize(
@@ -176,12 +176,12 @@ def test_a_damaged_compressed_file_is_refused(file, content):
 
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(VocabularyError, match="No such file"):
-        Vocabulary.read(tmp_path / "nowhere.txt")
+        Vocabulary(read_words(tmp_path / "nowhere.txt"))
 
 
 @pytest.mark.shared
 def test_a_published_word_list_is_read_whole():
-    vocabulary = Vocabulary.read(SHARED / "reference" / "wt2" / "vocab.txt")
+    vocabulary = Vocabulary(read_words(SHARED / "reference" / "wt2" / "vocab.txt"))
     assert len(vocabulary) == 33_279
 
 

@@ -46,14 +46,11 @@ class Rules(NamedTuple):
 def prepare_chunk(chunk: Chunk, side: str, rules: Rules, target: Path) -> Counts:
     """Write the distinct words of a chunk, and its sentences as indices into these words.
 
-    Some sentences of the side `TRAIN` may still be held out; see `rules`. If the bytes are not
-    UTF-8, raise a TextError.
-
-    Args:
-        target: the path of the two files to write, without suffixes. `.words` has the distinct
-            words in code-point order, one per line. `.npz` has, for each side, `<side>_counts`
-            (distinct words,), `<side>_ids` (words,), `<side>_lengths` (sentences,) and, if `rules`
-            asks for them, `<side>_hashes` (sentences,).
+    Some sentences of the side `TRAIN` may still be held out; see `rules`. `target` is the path of
+    the two files, without suffixes. `.words` has the distinct words in code-point order, one per
+    line. `.npz` has, for each side, `<side>_counts` (distinct words,), `<side>_ids` (words,),
+    `<side>_lengths` (sentences,) and, if `rules` asks for them, `<side>_hashes` (sentences,).
+    If the bytes are not UTF-8, raise a TextError.
     """
     tokenizer = Tokenizer(**rules.tokenizer)
     keyed_hash = hashlib.blake2b(digest_size=8, key=(rules.seed % 2**64).to_bytes(8, "little"))
@@ -85,7 +82,7 @@ def prepare_chunk(chunk: Chunk, side: str, rules: Rules, target: Path) -> Counts
     if rules.hash_sentences:
         arrays |= {f"{s}_hashes": np.asarray(hashes[s]) for s in SIDES}
     np.savez(target.with_suffix(".npz"), **arrays)
-    write_words(target.with_suffix(".words"), words)
+    target.with_suffix(".words").write_bytes("".join(f"{word}\n" for word in words).encode())
     found = {"lines": n_lines, "empty_lines": n_empty, "sentence_marks": n_marks}
     counts = {what: dict.fromkeys(SIDES, 0) | {side: n} for what, n in found.items()}
     by_side = {"sentences": lengths, "words": ids}
@@ -97,11 +94,6 @@ def _hash(words: list[str], keyed_hash: hashlib.blake2b) -> int:
     sentence_hash = keyed_hash.copy()
     sentence_hash.update(" ".join(words).encode())
     return int.from_bytes(sentence_hash.digest(), "little")
-
-
-def write_words(path: Path, words: list[str]) -> None:
-    """Write one word per line."""
-    path.write_bytes("".join(f"{word}\n" for word in words).encode())
 
 
 def prepare_chunks(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from elmolib.corpus.chunks import HELDOUT, SIDES, TRAIN, Counts, write_words
+from elmolib.corpus.chunks import HELDOUT, SIDES, TRAIN, Counts
 from elmolib.corpus.prepared import VOCABULARY
 from elmolib.text.vocabulary import SPECIAL_WORDS
 
@@ -17,24 +17,20 @@ WORDS_PER_BLOCK = 1 << 18
 
 def write_arrays(
     folder: Path,
-    targets: Sequence[Path],
-    totals: Counts,
+    targets: Sequence[Path],  # of each call of `prepare_chunk`, in the order of the text
+    totals: Counts,  # the sums of what these calls returned
     vocabulary: Sequence[str] | None,
     min_count: int,
     vocabulary_size: int | None,
 ) -> dict:
     """Write a corpus to a folder, and return the counts of words for its record.
 
-    Args:
-        targets: the `target` of each call of `prepare_chunk`, in the order of the text. More
-            temporary files are written next to them.
-        totals: the sums of the counts that `prepare_chunk` returned.
-        vocabulary: the words of the vocabulary. If None, choose the most frequent words: at most
-            `vocabulary_size`, each with a count of at least `min_count`.
+    If `vocabulary` is None, choose the most frequent words: at most `vocabulary_size`, each with a
+    count of at least `min_count`. Temporary files are written next to the targets.
     """
     work = targets[0].parent
     given = sorted({*SPECIAL_WORDS, *(vocabulary or ())})
-    write_words(work / "given.words", given)
+    (work / "given.words").write_bytes("".join(f"{word}\n" for word in given).encode())
     # List 0 holds the special words and `vocabulary`, and list k the words of chunk k - 1.
     lists = [work / "given.words", *(target.with_suffix(".words") for target in targets)]
     merged = _MergedWords(lists, work / "merged.txt")
@@ -121,8 +117,8 @@ def _array_file(path: Path, dtype: type, length: int) -> Iterator[Callable[[np.n
 class _MergedWords:
     """Merge word lists, each sorted by code point, into one sorted list in the file `path`.
 
-    The lists are files of distinct words, one per line, and are read in blocks. The attribute
-    `lengths` has the number of bytes of each merged word, int64 (n_words,).
+    The lists are files of distinct words, one per line. The attribute `lengths` has the number of
+    bytes of each merged word, int64 (n_words,).
     """
 
     def __init__(self, lists: Sequence[Path], path: Path) -> None:

@@ -49,17 +49,17 @@ def left_out_table(corpus: PreparedCorpus, max_characters: int = 50) -> pd.DataF
     are the number of parts (`how many`), the total (`of`), the `share` and the reason (`why`).
     """
     n, max_bytes = corpus.record["counts"], max_characters - 2
-    kinds = "lines", "empty_lines", "sentence_marks"
-    n_lines, n_empty, n_marks = (sum(n[kind].values()) for kind in kinds)
+    kinds = "lines", "empty_lines", "sentence_marks", "sentences"
+    n_lines, n_empty, n_marks, n_sentences = (sum(n[kind].values()) for kind in kinds)
     n_words, n_known = n["distinct_words"], n["vocabulary"] - len(SPECIAL_WORDS)
     n_rare, n_long = max(0, n_words - n_known), int((corpus.lexicon.lengths > max_bytes).sum())
-    unknown, words, sentences = n["unknown_words"], n["words"], n["sentences"]
+    unknown, words = n["unknown_words"], n["words"]
     too_rare = "too rare to learn to predict; their characters are read"
     too_long = f"longer than {max_bytes} bytes; the beginning is read"
     rows = {
         "lines without a word": (n_empty, n_lines, "nothing to read"),
-        "marks of a sentence's ends": (n_marks, 2 * sum(sentences.values()), "the model adds them"),
-        "held-out sentences": (sentences[HELDOUT], sum(sentences.values()), "for evaluation only"),
+        "marks of a sentence's ends": (n_marks, 2 * n_sentences, "the model adds them"),
+        "held-out sentences": (n["sentences"][HELDOUT], n_sentences, "for evaluation only"),
         "distinct words outside the vocabulary": (n_rare, n_words, too_rare),
         "training words that count as <UNK>": (unknown[TRAIN], words[TRAIN], "the same words"),
         "held-out words that count as <UNK>": (unknown[HELDOUT], words[HELDOUT], "the same words"),

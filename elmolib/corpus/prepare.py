@@ -154,14 +154,12 @@ def prepare_corpus(
 def _find_sources(parameters: TextSettings) -> list[Source]:
     texts = {TRAIN: parameters.text, HELDOUT: parameters.heldout_text or ()}
     folders = project_root(), parameters.run_path
-    found = ((side, find_files(texts[side], *folders)) for side in SIDES)
-    sources = [Source(side, path) for side, paths in found for path in paths]
+    sources = [Source(side, path) for side in SIDES for path in find_files(texts[side], *folders)]
     seen: dict[tuple[int, int], Path] = {}
     for _, path in sources:
         if (first := seen.setdefault(identity_of(path), path)) is not path:
-            raise TextError(
-                f"text and heldout_text name a file twice, as {first} and {path}: name it once."
-            )
+            problem = f"text and heldout_text name a file twice, as {first} and {path}"
+            raise TextError(f"{problem}: name it once.")
     return sources
 
 
@@ -247,10 +245,8 @@ def _report_coverage(counts: dict, parameters: TextSettings) -> None:
     """Report the share of the text that the vocabulary covers; warn or raise if it is small."""
     covered = 1 - sum(counts["unknown_words"].values()) / sum(counts["words"].values())
     distinct = counts["distinct_known_words"] / counts["distinct_words"]
-    found = (
-        f"The vocabulary of {counts['vocabulary']:,} words covers {covered:.1%} of the running "
-        f"text and {distinct:.1%} of its different words"
-    )
+    shares = f"{covered:.1%} of the running text and {distinct:.1%} of its different words"
+    found = f"The vocabulary of {counts['vocabulary']:,} words covers {shares}"
     file = parameters.vocabulary_file
     advice = f"make sure that the words of vocabulary_file {file} are spelt as in the text"
     if file is None:
@@ -263,8 +259,8 @@ def _report_coverage(counts: dict, parameters: TextSettings) -> None:
 
 
 def _write_record(folder: Path, made_from: dict, counts: dict) -> None:
-    made_with = {name: version(name) for name in ("icu4py", "sentencex")}
-    made_with = {"python": platform.python_version(), **made_with}
+    made_with = {"python": platform.python_version()}
+    made_with |= {name: version(name) for name in ("icu4py", "sentencex")}
     record = {"format": FORMAT, "made_from": made_from, "made_with": made_with, "counts": counts}
     record["sha256"] = {file.name: sha256_of(file) for file in sorted(folder.iterdir())}
     record["checksum"] = checksum(record)

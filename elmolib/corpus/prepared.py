@@ -20,7 +20,6 @@ from elmolib.text.vocabulary import Vocabulary
 
 FORMAT = 4
 VOCABULARY = "vocabulary.txt"
-EXAMPLE_WORDS = 8  # a table of predictions for so many words fits on a screen
 
 
 @dataclass(frozen=True)
@@ -127,10 +126,9 @@ class PreparedCorpus:
         return self.train.n_sentences
 
     def __repr__(self) -> str:
-        return (
-            f"PreparedCorpus({str(self.path)!r}, {len(self):,} training sentences of "
-            f"{self.train.n_words:,} words, vocabulary of {self._n_vocabulary:,} words)"
-        )
+        sizes = f"{len(self):,} training sentences of {self.train.n_words:,} words"
+        words = f"vocabulary of {self._n_vocabulary:,} words"
+        return f"PreparedCorpus({str(self.path)!r}, {sizes}, {words})"
 
     def _fingerprint(self, *prefixes: str) -> str:
         """Return one checksum of all files whose names begin with one of the prefixes."""
@@ -155,9 +153,8 @@ def checksum(record: dict) -> str:
 def _read_record(folder: Path) -> dict:
     file = folder / RECORD
     if not file.is_file():
-        raise CorpusError(
-            f"{folder} is not a prepared corpus ({RECORD} is missing): choose another folder."
-        )
+        problem = f"{folder} is not a prepared corpus ({RECORD} is missing)"
+        raise CorpusError(f"{problem}: choose another folder.")
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
         if record["format"] != FORMAT:
@@ -171,17 +168,15 @@ def _read_record(folder: Path) -> dict:
 
 
 def _damaged(file: Path) -> CorpusError:
-    return CorpusError(
-        f"{file} is missing or damaged: delete {file.parent} to prepare the corpus again."
-    )
+    advice = f"delete {file.parent} to prepare the corpus again"
+    return CorpusError(f"{file} is missing or damaged: {advice}.")
 
 
 def require_heldout(corpus: PreparedCorpus) -> Split:
     """Return the held-out sentences, or raise a CorpusError if there are none."""
     if corpus.heldout is None:
-        raise CorpusError(
-            f"{corpus.path} has no held-out text: set heldout_text or heldout_fraction."
-        )
+        advice = "set heldout_text or heldout_fraction"
+        raise CorpusError(f"{corpus.path} has no held-out text: {advice}.")
     return corpus.heldout
 
 
@@ -198,7 +193,7 @@ def sentences_of(split: Split, corpus: PreparedCorpus) -> list[list[str]]:
 
 
 def example_sentences(corpus: PreparedCorpus, n: int = 3) -> list[list[str]]:
-    """Return the words of the `n` held-out sentences with lengths nearest to `EXAMPLE_WORDS`."""
+    """Return the `n` held-out sentences of about 8 words, whose predictions fit on a screen."""
     heldout = require_heldout(corpus)
-    chosen = np.argsort(np.abs(np.diff(heldout.bounds) - EXAMPLE_WORDS), kind="stable")[:n]
+    chosen = np.argsort(np.abs(np.diff(heldout.bounds) - 8), kind="stable")[:n]
     return sentences_of(heldout.select(chosen), corpus)

@@ -76,8 +76,7 @@ def _matches(typed: Path, root: Path, run_path: Path | None) -> list[Path]:
     if not files:
         advice = "give sentences as ELMo(sentences=...)" if " " in typed.name else "check the name"
         raise TextError(f"There is no file {path}: {advice}.")
-    left_out = [file for file in found if file not in files.values()]
-    if left_out:
+    if left_out := [file for file in found if file not in files.values()]:
         why = "because elmolib wrote them or they are other copies of a file"
         others = f"{len(left_out)} files that are left out, {why}; the first is {left_out[0]}"
         warnings.warn(f"{path} also matches {others}.", stacklevel=2)

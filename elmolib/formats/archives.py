@@ -48,8 +48,7 @@ def unpacked(path: Path) -> Iterator[Path]:
     """
     with ExitStack() as stack:
         try:
-            temporary = tempfile.TemporaryDirectory(prefix="elmolib-")
-            folder = Path(stack.enter_context(temporary))
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="elmolib-")))
             for number, (name, packed) in enumerate(_members(path)):
                 if number == _MAX_FILES:
                     raise WeightsError(f"{path} is refused: it holds more than {_MAX_FILES} files.")
@@ -61,10 +60,9 @@ def unpacked(path: Path) -> Iterator[Path]:
         except DAMAGE as error:
             raise WeightsError(f"{path} is a damaged or encrypted archive: {error}.") from None
         except OSError as error:
-            raise WeightsError(
-                f"{path} cannot be unpacked in {tempfile.gettempdir()} ({reason(error)}): if the "
-                "file is not damaged, free some space there or set TMPDIR to another folder."
-            ) from None
+            problem = f"{path} cannot be unpacked in {tempfile.gettempdir()} ({reason(error)})"
+            advice = "free some space there or set TMPDIR to another folder"
+            raise WeightsError(f"{problem}: if the file is not damaged, {advice}.") from None
         yield folder
 
 
@@ -104,10 +102,8 @@ class _Bounded(GzipFile):
 
 def _require_size(size: int, path: Path) -> None:
     if size > _MAX_EXPANSION * path.stat().st_size + _EXPANSION_FLOOR:
-        raise WeightsError(
-            f"{path} is refused: it would expand to {size:,} bytes, more than {_MAX_EXPANSION} "
-            "times its own size."
-        )
+        limit = f"more than {_MAX_EXPANSION} times its own size"
+        raise WeightsError(f"{path} is refused: it would expand to {size:,} bytes, {limit}.")
 
 
 def _is_wanted(name: str, path: Path) -> bool:

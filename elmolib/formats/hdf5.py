@@ -27,10 +27,9 @@ def newer_format(error: BaseException) -> str:
     """Return the end of an error message if a newer HDF5 may have written the file, else ""."""
     if "bad version number" not in str(error):
         return ""
-    return (
-        f"needs a newer HDF5 than {h5py.version.hdf5_version}, or is damaged ({error}): update "
-        "h5py, or write the file again with h5py.File(path, 'w', libver=('earliest', 'v110'))"
-    )
+    advice = "write the file again with h5py.File(path, 'w', libver=('earliest', 'v110'))"
+    problem = f"needs a newer HDF5 than {h5py.version.hdf5_version}, or is damaged ({error})"
+    return f"{problem}: update h5py, or {advice}"
 
 
 class DeferredErrors(io.FileIO):
@@ -78,11 +77,7 @@ def write_bytes(file: h5py.File, name: str, text: bytes) -> None:
 
 @contextmanager
 def open_hdf5(path: Path, source: str) -> Iterator[h5py.File]:
-    """Open a file for reading.
-
-    Raises:
-        WeightsError: the file is damaged. Reading in the `with` block may also raise this error.
-    """
+    """Open a file for reading. If it is damaged, this or the `with` block raises a WeightsError."""
     try:
         require_regular_file(path)
         with h5py.File(path, "r") as file:
@@ -119,9 +114,8 @@ def find_data(file: h5py.File, name: str, source: str) -> h5py.Dataset | None:
         raise WeightsError(f"{source}: the array {name} is in another file: store it in this file.")
     # Compressed data could expand to any size. elmolib's own files are not compressed.
     if node.id.get_create_plist().get_nfilters():
-        raise WeightsError(
-            f"{source}: the array {name} is compressed: rewrite the file with `h5repack -f NONE`."
-        )
+        advice = "rewrite the file with `h5repack -f NONE`"
+        raise WeightsError(f"{source}: the array {name} is compressed: {advice}.")
     return node
 
 

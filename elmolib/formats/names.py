@@ -10,7 +10,6 @@ from elmolib.text.spelling import BYTES, Spelling
 
 SOFTMAX = ("softmax/W", "softmax/b")
 
-
 # The end of an array's name in the HDF5 files, checkpoints and modules that bilm-tf has made, and
 # elmolib's name. Models with one layer have no number of a cell.
 _BILM_TF = {

@@ -95,10 +95,8 @@ def architecture_from_options(
         # For the same weights, bilm-tf's options have 261 for training and 262 for prediction.
         n_characters = options.get("char_cnn", {}).get("n_characters")
         if n_characters not in (None, N_BYTE_CHARACTERS, N_BYTE_CHARACTERS + 1):
-            raise OptionsError(
-                f"char_cnn.n_characters must be 261 or 262, not {n_characters!r:.60}: elmolib "
-                "supports only models that read UTF-8 bytes."
-            )
+            problem = f"char_cnn.n_characters must be 261 or 262, not {n_characters!r:.60}"
+            raise OptionsError(f"{problem}: elmolib supports only models that read UTF-8 bytes.")
         if options.get("bidirectional", True) is not True:
             raise OptionsError("bidirectional must be true: a biLM reads in both directions.")
         return Architecture(KEYS, **values)  # type: ignore[call-arg]

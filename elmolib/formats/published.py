@@ -57,17 +57,11 @@ def pretrained_path(name: str, base: Path) -> Path:
     return fetch(name) if is_published(name) else base / Path(name).expanduser()
 
 
-def cache_folder() -> Path:
-    """Return the folder for downloads: `ELMOLIB_CACHE`, or `elmolib` in the user's cache folder."""
-    import pooch
-
-    return Path(os.environ.get("ELMOLIB_CACHE") or pooch.os_cache("elmolib")).expanduser()
-
-
 def fetch(model: str, options_url: str | None = None) -> Path:
     """Return the local path of a published model, downloading it if it is not in the cache.
 
-    The arguments are those of `ElmoEmbedder.from_pretrained`. `read_model` can read the result.
+    The cache is the folder `ELMOLIB_CACHE`, or `elmolib` in the user's cache folder. The arguments
+    are those of `ElmoEmbedder.from_pretrained`. `read_model` can read the result.
 
     Raises:
         DownloadError: the model is unknown, or cannot be downloaded. The message says what to
@@ -84,8 +78,9 @@ def fetch(model: str, options_url: str | None = None) -> Path:
 
     files = _files_of(model, options_url)
     cache = pooch.create(
-        cache_folder(),
+        pooch.os_cache("elmolib"),
         base_url="",
+        env="ELMOLIB_CACHE",
         registry={file.name: file.sha256 for file in files},
         urls={file.name: file.url for file in files},
         retry_if_failed=3,
@@ -97,10 +92,9 @@ def fetch(model: str, options_url: str | None = None) -> Path:
             cache.fetch(file.name, processor=_make_readable, downloader=downloader)
         except (_Refused, OSError, ValueError) as error:
             by_hand = (f"{each.url} as {cache.abspath / each.name}" for each in files[number:])
-            raise DownloadError(
-                f"{model} could not be downloaded ({_cause(error)}): try again, or save "
-                f"{' and '.join(by_hand)}."
-            ) from None
+            problem = f"{model} could not be downloaded ({_cause(error)})"
+            advice = f"try again, or save {' and '.join(by_hand)}"
+            raise DownloadError(f"{problem}: {advice}.") from None
     path = cache.abspath / files[-1].name
     return path if len(files) == 1 else path.parent
 
@@ -127,10 +121,9 @@ def _files_of(model: str, options_url: str | None) -> list[_File]:
     name = PurePosixPath(unquote(re.split("[?#]", model)[0])).name
     if not model.startswith(_SCHEMES) or not name.endswith(_SUFFIXES):
         nearest = difflib.get_close_matches(model, (*NAMES, *MANY_LANGS), n=1)
-        raise DownloadError(
-            f"{model!r} is neither one of {', '.join(NAMES)} nor the http(s) URL of a "
-            f"{', '.join(_SUFFIXES)} file" + (f": did you mean {nearest[0]!r}?" if nearest else ".")
-        )
+        end = f": did you mean {nearest[0]!r}?" if nearest else "."
+        kinds = f"one of {', '.join(NAMES)} nor the http(s) URL of a {', '.join(_SUFFIXES)} file"
+        raise DownloadError(f"{model!r} is neither {kinds}{end}")
     if options_url is not None and not options_url.startswith(_SCHEMES):
         raise DownloadError(f"{options_url} is not the http(s) URL of an options file.")
     name = re.sub(r"[^\w.-]", "_", name).lstrip(".")

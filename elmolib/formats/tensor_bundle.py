@@ -23,11 +23,7 @@ from elmolib.formats.assembly import Array, values_at
 
 _MAGIC = struct.pack("<Q", 0xDB4775248B80FB57)
 _MAX_INDEX, _MAX_ENTRIES, _MAX_NAME, _MAX_FILES = 16_000_000, 20_000, 1000, 1000
-_DTYPES: dict[int, np.dtype[Any]] = {
-    1: np.dtype("<f4"),
-    2: np.dtype("<f8"),
-    19: np.dtype("<f2"),
-}
+_DTYPES: dict[int, np.dtype] = {1: np.dtype("<f4"), 2: np.dtype("<f8"), 19: np.dtype("<f2")}
 
 
 def read_variables(prefix: Path, source: str) -> dict[str, Array]:

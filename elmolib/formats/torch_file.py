@@ -12,6 +12,7 @@ import pickletools
 import struct
 import zipfile
 from contextlib import suppress
+from copy import copy
 from functools import partial
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -30,7 +31,8 @@ _DTYPES |= {"Short": "<i2", "Char": "i1", "Byte": "u1", "Bool": "?", "BFloat16":
 _DICT, _TENSOR = "collections OrderedDict", "torch._utils _rebuild_tensor_v2"
 _PARAMETER = "torch._utils _rebuild_parameter"
 _STORAGES = {f"torch {name}Storage": np.dtype(dtype) for name, dtype in _DTYPES.items()}
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+_VALUES = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+_VALUES |= {"EMPTY_DICT": {}, "EMPTY_LIST": []}
 
 
 class _Tensor(NamedTuple):
@@ -58,16 +60,14 @@ def read_tensors(path: Path, source: str) -> dict[str, Array]:
         require_regular_file(path)
         with path.open("rb") as file:
             state, starts = (_from_zip if is_zip(path) else _from_stream)(file)
-        tensors = {name: tensor for name, tensor in state.items() if type(tensor) is _Tensor}
         return {
             name: _array(name, tensor, path, starts[tensor.key])
-            for name, tensor in tensors.items()
-            if tensor.dtype.kind == "f"
+            for name, tensor in state.items()
+            if type(tensor) is _Tensor and tensor.dtype.kind == "f"
         }
     except (*DAMAGE, OSError) as error:
-        raise WeightsError(
-            f"{source} is damaged, or holds more than the tensors of a model: {reason(error)}."
-        ) from None
+        problem = f"{source} is damaged, or holds more than the tensors of a model"
+        raise WeightsError(f"{problem}: {reason(error)}.") from None
 
 
 def require_stored(files: list[Path], source: str, wanted: list[Array]) -> None:
@@ -132,10 +132,8 @@ def _unpickled(file: Any) -> Any:
                 pass
             case "BINUNICODE" | "BININT" | "BININT1" | "BININT2" | "LONG1":
                 stack.append(argument)
-            case "NONE" | "NEWTRUE" | "NEWFALSE" | "EMPTY_TUPLE":
-                stack.append(_CONSTANTS[operation.name])
-            case "EMPTY_DICT" | "EMPTY_LIST":
-                stack.append({} if operation.name == "EMPTY_DICT" else [])
+            case name if name in _VALUES:
+                stack.append(copy(_VALUES[name]))
             case "MARK":
                 marks.append(len(stack))
             case "BINPUT" | "LONG_BINPUT":

@@ -86,10 +86,9 @@ def write_published(folder: str | Path, model: StoredModel) -> None:
     """Write `weights.hdf5`, `options.json` and `vocab.txt`. Errors are as in `write_model`."""
     folder = Path(folder)
     if model.spelling != BYTES:
-        raise WeightsError(
-            f"{folder} cannot hold {model.source}, because bilm-tf and AllenNLP spell all words by "
-            "their bytes: write an elmo.h5 instead."
-        )
+        why = "because bilm-tf and AllenNLP spell all words by their bytes"
+        advice = "write an elmo.h5 instead"
+        raise WeightsError(f"{folder} cannot hold {model.source}, {why}: {advice}.")
     write_model(folder / "weights.hdf5", model)
     texts = {"options.json": json.dumps(options_of(model.architecture), indent=1).encode() + b"\n"}
     if model.vocabulary is None:
@@ -112,10 +111,9 @@ def read_weight_file(
     with hdf5.open_hdf5(path, source) as file:
         version = _attribute(file, "elmolib_format", "iu", "a whole number", source)
         if version not in (None, FORMAT, SPELLING_FORMAT):
-            raise WeightsError(
-                f"{source} has the format {version}, but this elmolib reads {FORMAT} and "
-                f"{SPELLING_FORMAT}: use the version of elmolib that wrote it."
-            )
+            known = f"this elmolib reads {FORMAT} and {SPELLING_FORMAT}"
+            advice = "use the version of elmolib that wrote it"
+            raise WeightsError(f"{source} has the format {version}, but {known}: {advice}.")
         part = partial(_part, file, source)
 
         def complete(known: Known) -> Architecture:
@@ -190,10 +188,8 @@ def _part(file: h5py.File, source: str, name: str, parse: Callable, separate: An
         return separate
     stored = parse(bytes(text), f"{source}: the {name}")
     if separate is not None and stored != separate:
-        raise WeightsError(
-            f"{source} holds its own {name}, which differs from the separate file: delete the "
-            "separate file, or name only the weight file."
-        )
+        problem = f"{source} holds its own {name}, which differs from the separate file"
+        raise WeightsError(f"{problem}: delete the separate file, or name only the weight file.")
     return stored
 
 

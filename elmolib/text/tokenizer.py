@@ -157,16 +157,11 @@ _FORMATTING = frozenset(
 
 
 def without_tags(text: str) -> str:
-    """Remove the HTML tags, comments, scripts and styles of one line and decode its entities.
+    """Return the text that a browser would show for one line of HTML, on one line.
 
-    The result is the text that a browser would show, on one line. Tags that only format, such as
-    `<b>`, are removed; all other tags become a space. The running time is proportional to the
-    length of the line. For this reason, a `<` inside an unfinished tag starts a new tag, and a tag
-    or comment without an end is kept as text.
-
-    Example:
-        >>> without_tags("<p>Salt &amp; <b>pep</b>per<br>Oil, 1 < 2</p>").strip()
-        'Salt & pepper Oil, 1 < 2'
+    Tags that only format, such as `<b>`, are removed; all other tags become a space. The running
+    time is proportional to the length of the line. For this reason, a `<` inside an unfinished tag
+    starts a new tag, and a tag or comment without an end is kept as text.
     """
     if "<" not in text and "&" not in text:
         return text

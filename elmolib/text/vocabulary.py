@@ -20,7 +20,7 @@ _ALIASES, _IGNORED = {"<EOS>": "</S>"}, "<PAD>"
 
 _JSON = re.compile(r'\s*\{\s*"')
 _JSON_PAIR = re.compile(r'\s*("(?:[^"\\]|\\.)*+")\s*:\s*([^\s,{}\[\]]*+)\s*(?:,|\}\Z)')
-_START = 100_000  # how many characters at the start of a file are checked for a table
+
 
 # Other Unicode spaces are not listed, because words of published lists may contain them.
 _SEPARATOR = re.compile(r"[\t\r\n\v\f\0]")
@@ -51,11 +51,6 @@ class Vocabulary:
 
     def __repr__(self) -> str:
         return f"Vocabulary of {len(self):,} words"
-
-    @classmethod
-    def read(cls, path: str | Path) -> "Vocabulary":
-        """Read a word list or mapping; `read_words` describes the files and the errors."""
-        return cls(read_words(path))
 
     @classmethod
     def parse(cls, text: bytes, source: str) -> "Vocabulary":
@@ -167,9 +162,10 @@ def _json_pairs(text: str, source: str) -> Iterator[tuple[int, str, str]]:
 
 def _table_layout(text: str) -> tuple[str, int, int] | None:
     """Return the delimiter of a table, the column of the words and the number of header lines."""
-    lines = text[:_START].split("\n")
-    if len(text) > _START and len(lines) > 1:
-        del lines[-1]  # it may be incomplete
+    start = text[:100_000]
+    *lines, last = start.split("\n")  # of a longer text, the last line may be incomplete
+    if len(start) == len(text) or not lines:
+        lines.append(last)
     for delimiter in ",\t;":
         names = [name.strip('" \r').lower() for name in lines[0].split(delimiter)]
         if {"word", "index"} <= set(names):
