@@ -83,39 +83,34 @@ def hdf5_arrays(
         bilm-tf, `bilm/training.py`. If `n_filters` equals `projection_dim`, there is no projection
         after the convolutions. If `lstm_dim` equals `projection_dim`, the LSTM has no projection.
     """
-    a, n = architecture, architecture.n_filters
-    shape = (spelling.n_characters, a.char_embedding_dim)
-    arrays: dict[str, tuple] = {"char_cnn/embedding": ("char_embed", shape)}
+    a, n, dim = architecture, architecture.n_filters, architecture.projection_dim
+    shapes: dict[str, tuple] = {"char_embed": (spelling.n_characters, a.char_embedding_dim)}
     for i, (width, count) in enumerate(a.filters):
-        shape = (1, width, a.char_embedding_dim, count)
-        arrays[f"char_cnn/kernel_{i}"] = (f"CNN/W_cnn_{i}", shape)
-        arrays[f"char_cnn/bias_{i}"] = (f"CNN/b_cnn_{i}", (count,))
+        shapes[f"CNN/W_cnn_{i}"] = (1, width, a.char_embedding_dim, count)
+        shapes[f"CNN/b_cnn_{i}"] = (count,)
     for i in range(a.n_highway):
         for gate in ("carry", "transform"):
-            ours, theirs = f"char_cnn/highway_{i}/{gate}", f"CNN_high_{i}"
-            arrays[ours] = (f"{theirs}/W_{gate}", (n, n))
-            arrays[f"{ours}_bias"] = (f"{theirs}/b_{gate}", (n,))
-    if n != a.projection_dim:
-        arrays["char_cnn/projection"] = ("CNN_proj/W_proj", (n, a.projection_dim))
-        arrays["char_cnn/projection_bias"] = ("CNN_proj/b_proj", (a.projection_dim,))
-    for d, direction in enumerate(("forward", "backward")):
+            shapes[f"CNN_high_{i}/W_{gate}"] = (n, n)
+            shapes[f"CNN_high_{i}/b_{gate}"] = (n,)
+    if n != dim:
+        shapes["CNN_proj/W_proj"] = (n, dim)
+        shapes["CNN_proj/b_proj"] = (dim,)
+    for direction in (0, 1):
         for layer in range(a.n_layers):
-            ours = f"{direction}_{layer}"
-            theirs = f"RNN_{d}/RNN/MultiRNNCell/Cell{layer}/LSTMCell"
-            arrays[f"{ours}/kernel"] = (f"{theirs}/W_0", (2 * a.projection_dim, 4 * a.lstm_dim))
-            arrays[f"{ours}/bias"] = (f"{theirs}/B", (4 * a.lstm_dim,))
-            if a.lstm_dim != a.projection_dim:
-                shape = (a.lstm_dim, a.projection_dim)
-                arrays[f"{ours}/projection"] = (f"{theirs}/W_P_0", shape)
+            cell = f"RNN_{direction}/RNN/MultiRNNCell/Cell{layer}/LSTMCell"
+            shapes[f"{cell}/W_0"] = (2 * dim, 4 * a.lstm_dim)
+            shapes[f"{cell}/B"] = (4 * a.lstm_dim,)
+            if a.lstm_dim != dim:
+                shapes[f"{cell}/W_P_0"] = (a.lstm_dim, dim)
     if spelling.words is not None:
-        dim = spelling.word_dim or a.projection_dim
-        arrays["words/embedding"] = ("words/embedding", (len(spelling.words), dim))
+        shapes["words/embedding"] = (len(spelling.words), spelling.word_dim or dim)
     if spelling.word_dim is not None:
-        arrays["words/projection"] = ("words/projection", (dim, a.projection_dim))
+        shapes["words/projection"] = (spelling.word_dim, dim)
     if vocabulary_size is not None:
-        arrays["softmax/W"] = ("softmax/W", (vocabulary_size, a.projection_dim))
-        arrays["softmax/b"] = ("softmax/b", (vocabulary_size,))
-    return {ours: StoredArray(*array) for ours, array in arrays.items()}
+        shapes["softmax/W"] = (vocabulary_size, dim)
+        shapes["softmax/b"] = (vocabulary_size,)
+    names = {theirs: ours for ours, theirs in bilm_tf_names(shapes).items()}
+    return {names[theirs]: StoredArray(theirs, shape) for theirs, shape in shapes.items()}
 
 
 def weight_shapes(
