@@ -110,10 +110,8 @@ def self_similarity(
     """Measure in each layer how much the vectors of words depend on their sentences.
 
     This is the measure of Ethayarajh 2019, arXiv:1909.00512, sections 3.3 and 3.4, of up to `n`
-    occurrences of each word and `n_random` random words, each from a different sentence.
-
-    Raises:
-        CorpusError: a word is not in the vocabulary, or occurs less than twice in the text.
+    occurrences of each word and `n_random` random words, each from a different sentence. If a word
+    is not in the vocabulary, or occurs less than twice in the text, raise a CorpusError.
     """
     generator, bounds = np.random.default_rng(0), np.asarray(corpus.train.bounds)
     n_random = min(n_random, corpus.train.n_sentences)

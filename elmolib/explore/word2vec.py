@@ -25,6 +25,7 @@ def word2vec(
 ) -> KeyedVectors:
     """Train a word2vec skip-gram model (Mikolov et al. 2013, arXiv:1310.4546), or read the cache.
 
+    Return the vectors of all words that occur at least `MIN_COUNT` times, float32 of length `dim`.
     With one thread, the same text and seed give the same vectors.
 
     Args:
@@ -32,9 +33,6 @@ def word2vec(
         cache: the file for the vectors, in the binary format of word2vec.
         words_to_read: the maximum number of tokens to read in all epochs together. A longer text is
             read once, up to this limit. A shorter text is read at most `MAX_EPOCHS` times.
-
-    Returns:
-        the vectors of all words that occur at least `MIN_COUNT` times, float32 of length `dim`.
 
     Raises:
         CorpusError: the cache is damaged. If it cannot be written, there is only a warning.

@@ -40,10 +40,8 @@ def watch(run_dir: str | Path) -> None:
     In a notebook, this shows the dashboard of the run. The dashboard stays current while other
     cells run, until the next call of `watch`. Its heatmap uses the latest checkpoint. Outside a
     notebook, this prints a line per minute until the run ends. Ctrl-C does not stop the run. The
-    folder `run_dir` is first looked up in the working directory, then in the project root.
-
-    Raises:
-        TrainingError: no run has begun in this folder.
+    folder `run_dir` is first looked up in the working directory, then in the project root. If no
+    run has begun in this folder, raise a TrainingError.
     """
     folder = Path(run_dir).expanduser()
     if not folder.is_dir():

@@ -183,9 +183,8 @@ class ReportSettings(RunSettings):
     @property
     def tagged_path(self) -> Path:
         """The path of `tagged_text`, or of the copy in this package if that file is missing."""
-        path = self.path(self.tagged_text)
-        shipped = (folder / self.tagged_text for folder in _SHIPPED)
-        return path if os.path.exists(path) else next(filter(os.path.exists, shipped), path)
+        paths = [self.path(self.tagged_text), *(folder / self.tagged_text for folder in _SHIPPED)]
+        return next(filter(os.path.exists, paths), paths[0])
 
 
 class Parameters(ReportSettings, TrainingSettings, Architecture, TextSettings):
