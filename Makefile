@@ -62,7 +62,7 @@ docs: $(INSTALLED)
 gallery: $(INSTALLED)
 	$(BIN)/python docs/make_gallery.py $(GALLERY_ARGS)
 
-bench: .venv/installed-all,peers
+bench: .venv/installed-all,peers,ray
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 clean:

@@ -12,9 +12,11 @@ import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks import (
+    clusters,
     growth,
     machine,
     prediction,
@@ -59,6 +61,7 @@ def parts(workspace: Workspace) -> dict[str, Callable[[], dict]]:
             name: partial(preparation.measure, workspace, 0.1 if quick else size, tokenized)
             for name, (size, tokenized) in megabytes.items()
         },
+        **({"ray": partial(clusters.measure, workspace)} if find_spec("ray") else {}),
         "growth": partial(growth.measure, workspace),
     }
 

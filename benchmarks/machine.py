@@ -46,10 +46,10 @@ def memory() -> int:
     return int(resident.split()[0]) * 1024 if resident else peak_memory()
 
 
-def peak_memory() -> int:
-    """Return the most bytes of memory that this process has used at once."""
+def peak_memory(process: Path = Path("/proc/self")) -> int:
+    """Return the most bytes of memory that this or another process has used at once."""
     # On Linux, `ru_maxrss` would be wrong, because a process inherits it from its parent.
-    peak = _field("/proc/self/status", "VmHWM")
+    peak = _field(str(process / "status"), "VmHWM")
     if peak:
         return int(peak.split()[0]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024

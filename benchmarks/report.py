@@ -153,6 +153,15 @@ def _sentences(parts: dict) -> Iterator[str]:
                 f"{runtime}, {name.removeprefix('runtimes_')}: {'; '.join(speeds)}; "
                 f"{found['peak_memory'] / MEGA:,.0f} MB; OpenBLAS for {kernels or 'no processor'}."
             )
+        if name == "ray":
+            alone, by_ray = (part["tasks"][task] for task in ("embed_corpus", "embed_dataset"))
+            yield (
+                f"`embed_dataset` on this machine, {part['words']:,} words: "
+                f"{by_ray['words_per_second']:,.0f} words/s, {part['ratio']:.2f} times the speed "
+                f"of `embed_corpus`, and {by_ray['start_seconds']:.0f} s to start; an actor needs "
+                f"{by_ray['peak_memory'] / MEGA:,.0f} MB, `embed_corpus` "
+                f"{alone['peak_memory'] / MEGA:,.0f} MB."
+            )
         if name.startswith("prepare"):
             kind = "tokenized" if part["tokenized"] else "raw"
             yield (

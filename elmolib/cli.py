@@ -265,10 +265,24 @@ def _layer(_: click.Context, option: click.Parameter, text: str) -> int | str:
     help="average, top, all, or the number of a layer.",
 )
 @click.option("--dtype", default="float32", help="float32 or float16.")
+@click.option("--engine", type=click.Choice(["ray"]), help="Write Parquet files with Ray Data.")
+@click.option("--address", help="Address of a Ray cluster; the default is this machine.")
+@click.option("--actors", type=int, help="Number of Ray's processes that embed.")
 def embed(given: Given) -> tuple:
-    """Write the vectors of each line of a text to an HDF5 file; repeat the command to resume."""
-    model, (text, out) = given.model("TEXT", "OUT")
-    find_files(text)
+    """Write the vectors of each line of a text to an HDF5 file; repeat the command to resume.
+
+    With --engine ray, TEXT may be several texts, and OUT is a folder of Parquet files.
+    """
+    by_ray = given.engine == "ray"
+    model, (*texts, out) = given.model("TEXT", "OUT", most=None if by_ray else 0)
+    find_files(texts)
+    if by_ray:
+        from elmolib.embedding.map_batches import embed_dataset
+
+        how = given.layers, given.dtype, given.runtime, given.precision
+        embed_dataset(texts, out, model, *how, address=given.address, actors=given.actors)
+        return {"vectors": out, "layers": given.layers}, f"The vectors are in {out}."
+    (text,) = texts
     embedder = given.embedder(model)
     embedder.embed_corpus(text, out, given.layers, given.dtype)
     data = {"vectors": out, "layers": given.layers, "dim": embedder.dim}

@@ -56,7 +56,7 @@ class MissingPackageError(ElmolibError, ImportError):
 _EXTRAS = {"keras": "train", "sklearn": "train", "tensorflow": "train", "spacy": "spacy"}
 _EXTRAS |= {"cycler": "plots", "matplotlib": "plots", "pandas": "plots", "seaborn": "plots"}
 _EXTRAS |= dict.fromkeys(("IPython", "comm", "gensim", "ipywidgets"), "notebooks")
-_EXTRAS |= {"onnx": "fast", "onnxruntime": "fast"}
+_EXTRAS |= {"onnx": "fast", "onnxruntime": "fast", "pyarrow": "ray", "ray": "ray"}
 
 
 @contextmanager

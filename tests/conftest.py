@@ -27,6 +27,10 @@ _NEEDS = {
     "peers": ("the extra `peers`", lambda: _installed("bilm", "simple_elmo", "tf_keras")),
     "backends": ("the extra `backends`", lambda: _installed("jax", "torch")),
     "onnx": ("the extra `backends`", lambda: _installed("tf2onnx")),
+    "clusters": (
+        "the extra `clusters` and the program java",
+        lambda: _installed("duckdb", "polars", "pyspark", "ray") and bool(which("java")),
+    ),
     "spacy": ("the extra `spacy`", lambda: _installed("spacy")),
     "wordnet": ("the package `wordnet-base`", Path("/usr/share/wordnet/index.noun").is_file),
     "browser": (

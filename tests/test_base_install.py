@@ -38,6 +38,8 @@ EXTRAS = [
     "onnxruntime",
     "pandas",
     "papermill",
+    "pyarrow",
+    "ray",
     "scipy",
     "seaborn",
     "sklearn",
@@ -65,6 +67,7 @@ for name in sys.argv[2].split():
 
 import numpy as np
 import elmolib
+from elmolib.embedding.map_batches import embed_dataset
 from elmolib.embedding.vector_file import EmbeddedCorpus
 
 folder = Path(sys.argv[1])
@@ -125,6 +128,7 @@ print(json.dumps({
             says(lambda: elmolib.ElmoEmbedder("en-tiny", runtime="onnx")),
             says(lambda: import_module("elmolib.embedding.onnx_file")),
         ],
+        "ray": [says(lambda: embed_dataset(text, folder / "vectors.parquet"))],
         "notebooks": [
             says(lambda: elmolib.prepare_corpus(wikipedia)),
             says(lambda: import_module("elmolib.explore.word2vec")),

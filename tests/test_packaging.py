@@ -72,7 +72,7 @@ def notebook_source(root: Path) -> str:
 
 
 def test_the_library_imports_exactly_the_declared_dependencies(root: Path, project: dict) -> None:
-    declared = packages(project, "all", "spacy")
+    declared = packages(project, "all", "ray", "spacy")
     used = imported(root / "elmolib")
     assert used <= declared | packages(project, "backends")
     unused = {

@@ -135,6 +135,19 @@ def read_chunks(path: Path, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Chunk]:
         raise TextError(f"{path} is empty: give a file with text.")
 
 
+def read_lines(path: Path, first_byte: int, n_bytes: int) -> list[str]:
+    """Return the lines of one chunk of `read_chunks`, without reading the chunks before it again.
+
+    A compressed file is decompressed from its beginning.
+    """
+    try:
+        with _open(path) as stream:
+            stream.seek(first_byte)
+            return split_lines(stream.read(n_bytes).decode())
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error, lzma.LZMAError) as error:
+        raise TextError(f"{path} cannot be read again: {reason(error)}.") from None
+
+
 def _open(path: Path) -> io.BufferedIOBase:
     if path.name == wikipedia.DUMP:
         return io.BytesIO(wikipedia.excerpt().encode())

@@ -48,37 +48,43 @@ def embed_corpus(
     number of processors.
     """
     pick = encoder.picker(layers)
-    if dtype not in DTYPES:
-        raise ParameterError(f"dtype must be 'float32' or 'float16', not {dtype!r}.")
-    metadata = {
-        "format": FORMAT,
-        "model": encoder.runtime.fingerprint(),
-        "runtime": encoder.runtime.name,
-        "precision": encoder.runtime.precision,
-        "words": encoder.remembered and encoder.remembered.sha256,
-        "scales": encoder.runtime.scales and encoder.runtime.scales.sha256,
-        "text": _checksum(path),
-        "tokenizer": tokenizer.to_json(),
-        "layers": layers if isinstance(layers, str) else int(layers),
-        "dtype": dtype,
-    }
+    metadata = describe(encoder, tokenizer, layers, dtype)
+    metadata |= {"format": FORMAT, "text": _checksum(path)}
     part = out.with_name(f"{out.name}.part")
     if not out.exists():
         lock, advice = out.with_name(f".{out.name}.lock"), "call embed_corpus again to resume"
         with exclusive_lock(out, lock, CorpusError), write_errors(part, CorpusError, advice):
             if part.exists():
-                _refuse_another(part, metadata)
+                refuse_another(part, read_metadata(part), metadata)
             else:
                 _lay_out(path, part, tokenizer, encoder, metadata)
             _fill(part, encoder, pick, DTYPES[dtype], batch_size, progress)
             os.replace(part, out)
             fsync(out.parent)
-    _refuse_another(out, metadata)
+    refuse_another(out, read_metadata(out), metadata)
     return out
 
 
-def _refuse_another(path: Path, wanted: dict[str, Any]) -> None:
-    found = read_metadata(path)
+def describe(
+    encoder: SentenceEncoder, tokenizer: Tokenizer, layers: str | int, dtype: str
+) -> dict[str, Any]:
+    """Return everything but the text on which vectors depend; refuse an unknown dtype."""
+    if dtype not in DTYPES:
+        raise ParameterError(f"dtype must be 'float32' or 'float16', not {dtype!r}.")
+    return {
+        "model": encoder.runtime.fingerprint(),
+        "runtime": encoder.runtime.name,
+        "precision": encoder.runtime.precision,
+        "words": encoder.remembered and encoder.remembered.sha256,
+        "scales": encoder.runtime.scales and encoder.runtime.scales.sha256,
+        "tokenizer": tokenizer.to_json(),
+        "layers": layers if isinstance(layers, str) else int(layers),
+        "dtype": dtype,
+    }
+
+
+def refuse_another(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Raise a CorpusError if `path` was made with anything else than is wanted now."""
     changed = [name for name in wanted if found.get(name) != wanted[name]]
     if changed:
         raise CorpusError(
