@@ -25,6 +25,7 @@ from benchmarks import (
     runtimes,
     training,
     vocabulary,
+    workers,
 )
 from benchmarks.agreement import Disagreement
 from benchmarks.program import N_THREADS, ROOT, ProgramFailed
@@ -63,6 +64,7 @@ def parts(workspace: Workspace) -> dict[str, Callable[[], dict]]:
         },
         **({"ray": partial(clusters.measure, workspace)} if find_spec("ray") else {}),
         "growth": partial(growth.measure, workspace),
+        "workers_small": partial(workers.compare, workspace, "small"),
     }
 
 

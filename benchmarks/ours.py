@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from itertools import islice
 from pathlib import Path
@@ -21,12 +22,17 @@ from elmolib.formats.options import architecture_from_options
 
 
 def train(settings: dict, requests: Requests) -> None:
-    """Train, and answer each request with the time of the requested number of steps."""
+    """Train, and answer each request with the time of the requested number of steps.
+
+    A worker other than the chief answers no request for steps, and ends after the chief.
+    """
+    os.environ |= settings.get("environment", {})
     import keras
 
     from elmolib.corpus.prepare import prepare_corpus
     from elmolib.settings.parameters import Parameters
     from elmolib.training.loop import Training
+    from elmolib.training.workers import join
 
     class Rounds(keras.callbacks.Callback):
         """Callback that answers each request with the time of the requested number of steps."""
@@ -37,12 +43,14 @@ def train(settings: dict, requests: Requests) -> None:
         def on_train_batch_end(self, batch, logs=None) -> None:
             if self.uncounted:
                 self.uncounted = False
-                self.started = time.perf_counter()
+                self.started = time.perf_counter(), time.process_time()
                 return
             self.steps_left -= 1
             if self.steps_left == 0:
-                seconds = time.perf_counter() - self.started
-                requests.answer(seconds=seconds, memory=memory(), peak_memory=peak_memory())
+                now = time.perf_counter(), time.process_time()
+                names = ("seconds", "processor_seconds")
+                spent = dict(zip(names, np.subtract(now, self.started).tolist(), strict=True))
+                requests.answer(**spent, memory=memory(), peak_memory=peak_memory())
                 self._wait()
 
         def _wait(self) -> None:
@@ -51,7 +59,9 @@ def train(settings: dict, requests: Requests) -> None:
             self.uncounted = True
 
     parameters = Parameters.from_mapping(settings["parameters"])
-    training = Training(parameters, prepare_corpus(parameters))
+    workers = join()
+    corpus = workers.chief_first(lambda: prepare_corpus(parameters))
+    training = Training(parameters, corpus, workers)
     requests.next()
     requests.answer(**_batch_sizes(training))
     training.run([Rounds()])
@@ -123,6 +133,7 @@ def batch_of(theirs: dict[str, np.ndarray], widest_filter: int):
         rows=rows.astype(np.int64),
         targets=places[: targets.size].reshape(targets.shape).astype(np.int32),
         weights=np.ones(targets.shape[1:], np.float32),
+        n_weighted=np.float32(targets[0].size),
         negatives=places[targets.size :].reshape(negatives.shape).astype(np.int32),
         log_expected_targets=np.log(expected_targets),
         log_expected_negatives=np.log(theirs["expected_negatives"]),

@@ -114,7 +114,7 @@ class Program:
             with server.connect() as connection:
                 self._requests = connection.makefile("w")
                 self._answers = connection.makefile("r")
-        self._send({"task": task, "settings": settings})
+        self.send(task=task, settings=settings)
 
     def ask(self, **request) -> dict:
         """Send a request and wait for its answer.
@@ -123,7 +123,7 @@ class Program:
             ProgramFailed: the program ended without an answer.
         """
         try:
-            self._send(request)
+            self.send(**request)
             line = self._answers.readline()
         except (BrokenPipeError, ConnectionResetError):
             line = ""
@@ -132,7 +132,8 @@ class Program:
             raise ProgramFailed(f"{self._name} ended early:\n{last}")
         return json.loads(line)
 
-    def _send(self, request: dict) -> None:
+    def send(self, **request) -> None:
+        """Send a request without waiting for an answer."""
         self._requests.write(json.dumps(request) + "\n")
         self._requests.flush()
 

@@ -132,6 +132,13 @@ def _sentences(parts: dict) -> Iterator[str]:
             f"{part['tokens_per_second']:,.0f} words/s, {memory:,.0f} MB of memory in addition to "
             "the model."
         )
+    if part := parts.get("workers_small"):
+        yield (
+            f"Training by two workers with one thread and {part['rows_per_process']} rows each: "
+            f"{part['speed_ratio']:.2f} times the tokens/s of one process with two threads and as "
+            f"many rows; {part['processor_ratio']:.2f} times the processor time per token and "
+            f"{part['memory_ratio']:.2f} times the memory of one process with one thread."
+        )
     for model in ("small", "original"):
         for program, found in parts.get(f"start_{model}", {}).get("programs", {}).items():
             if "extra_peak_memory" in found:

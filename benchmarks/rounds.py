@@ -15,14 +15,15 @@ def in_turns(programs: Mapping[str, Callable[[], dict]], n_rounds: int) -> dict[
     return answers
 
 
-def summary(answers: list[dict], n: int = 1) -> dict:
+def summary(answers: list[dict], n: int = 1, key: str = "seconds") -> dict:
     """Summarize the rounds of one program.
 
     Args:
         answers: the program's answers, one per round, each with `seconds` and `peak_memory`.
         n: steps or words in a round; the seconds are divided by it.
+        key: the seconds to summarize.
     """
-    rounds = [answer["seconds"] / n for answer in answers]
+    rounds = [answer[key] / n for answer in answers]
     return {
         "seconds": median(rounds),
         "seconds_best": min(rounds),

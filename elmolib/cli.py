@@ -18,7 +18,7 @@ import click
 import yaml
 
 import elmolib
-from elmolib.backend import show_messages
+from elmolib.backend import show_messages, silence_tensorflow
 from elmolib.corpus.sources import find_files
 from elmolib.errors import ElmolibError, ParameterError, TrainingError, WeightsError, needs_extras
 from elmolib.formats.published import NAMES, is_published, pretrained_path
@@ -92,7 +92,8 @@ class Command(click.Command):
             except ParameterError as error:
                 raise click.UsageError(str(error), ctx) from None
             except (ElmolibError, OSError) as error:
-                raise click.ClickException(str(error)) from None
+                click.ClickException(str(error)).show()
+                ctx.exit(getattr(error, "exit_code", 1))
             except KeyboardInterrupt:
                 click.echo("\nInterrupted: give the same command again to continue.", err=True)
                 ctx.exit(INTERRUPTED)
@@ -123,8 +124,8 @@ def main() -> None:
     original-5.5b, or many-langs/ro and other languages. With -f, MODEL is optional; the default is
     the model of the run.
 
-    Exit codes: 0 done; 1 an error; 2 a mistake in the command or in a parameter; 130 interrupted,
-    or stopped before the end.
+    Exit codes: 0 done; 1 an error; 2 a mistake in the command or in a parameter; 75 another worker
+    of the training is missing or ended; 130 interrupted, or stopped before the end.
     """
 
 
@@ -165,13 +166,29 @@ def prepare(given: Given) -> tuple:
 
 
 @_command("elmolib train -f small -p text 'texts/*.txt' -p language ro -p run_dir runs/mine")
+@click.option("--workers", metavar="N|HOST:PORT,...", help="Local processes, or all addresses.")
+@click.option("--index", type=int, help="Number of this worker in the addresses, from 0.")
+@click.option("--restarts", default=0, help="How often to start again if a worker is lost.")
+@click.option("--wait", default=5.0, help="Minutes to wait for the other workers at the start.")
 def train(given: Given) -> tuple:
     """Prepare a text and train a model, or resume an interrupted run.
 
-    Ctrl-C ends training after the current step and saves everything.
+    Ctrl-C ends training after the current step and saves everything. Without --workers, the
+    environment variable TF_CONFIG may list the workers. If one is lost, the exit code is 75.
     """
-    corpus = given.prepared()
-    training = elmolib.Training(given.settings, corpus)
+    if given.workers or given.restarts:
+        from elmolib.training.launch import launch
+
+        given.run()
+        pairs = [part for key, value in given.pairs for part in ("-p", key, value)]
+        options = ["-f", given.file] * bool(given.file) + ["--json"] * given.as_json
+        arguments = ["train", *options, *pairs, "--wait", str(given.wait)]
+        sys.exit(launch(arguments, given.workers, given.index, given.restarts))
+    with silence_tensorflow():
+        from elmolib.training.workers import join
+    workers = join(given.wait)
+    corpus = workers.chief_first(given.prepared)
+    training = elmolib.Training(given.settings, corpus, workers)
     from elmolib.live.reports import DetailedMetrics
     from elmolib.live.watch import progress_callbacks
 
@@ -180,7 +197,7 @@ def train(given: Given) -> tuple:
     step, last = training.step, training.last_step
     data = {"weights": str(weights), "step": step, "last_step": last, "history": training.history}
     if step == last:
-        return data, f"The model is in {weights}."
+        return data, f"The model is in {weights}." if workers.is_chief else ""
     text = f"Stopped after {step:,} of {last:,} steps and saved: give the same command to continue."
     return data, text, INTERRUPTED
 

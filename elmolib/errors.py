@@ -13,6 +13,8 @@ class ElmolibError(ValueError):
     Unprintable characters in the message, such as line breaks in file names, are escaped.
     """
 
+    exit_code = 1  # of the command line
+
     def __init__(self, message: str = "") -> None:
         super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
 
@@ -47,6 +49,12 @@ class DownloadError(ElmolibError):
 
 class TrainingError(ElmolibError):
     """Training cannot start or resume."""
+
+
+class WorkersError(TrainingError):
+    """Another worker is missing or has ended. Starting all workers again may help."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h
 
 
 class MissingPackageError(ElmolibError, ImportError):

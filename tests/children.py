@@ -56,6 +56,14 @@ class Child:
         self._process.join(120)
         assert self._process.exitcode == 0, self.errors.read_text()
 
+    def send_signal(self, number: int) -> None:
+        os.kill(self._process.pid, number)
+
+    def wait(self, seconds: float) -> int | None:
+        """Return the exit code, or None if the process still runs after so many seconds."""
+        self._process.join(seconds)
+        return self._process.exitcode
+
     def kill(self) -> bool:
         """Kill the process, and return whether it was still running."""
         self._process.kill()

@@ -70,6 +70,7 @@ def window(expected, w: int, sampled: bool) -> Batch:
         "characters": (characters,),
         "words": words.reshape(targets.shape).astype(np.int32),
         "weights": np.ones(targets.shape[1:], np.float32),
+        "n_weighted": np.float32(targets[0].size),
     }
     if not sampled:
         return Batch(targets=targets.astype(np.int32), **common)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, MutableMapping
+from functools import partial
 
 import keras
 import numpy as np
@@ -73,6 +74,8 @@ class BiLM(keras.Model):
         # All dropout masks use one generator. `drop_words` has one only if its rate is above 0.
         generator = getattr(self.drop_words, "seed_generator", None)
         self.seed_generator = generator or keras.random.SeedGenerator(seed)
+        # In training by several workers: the rows of this worker, and the size of the whole batch.
+        self.own_rows: tuple[slice, int] | None = None
         self.char_cnn = CharCNN(a, n_characters, name="char_cnn")
         sizes = a.lstm_dim, a.projection_dim, a.cell_clip, a.proj_clip
         self.lstms = [
@@ -124,7 +127,8 @@ class BiLM(keras.Model):
         for d, lstms in enumerate(self.lstms):
             x = ops.take(vectors[d], words[d], axis=0)  # (time, batch, projection)
             layers = [x]
-            x = self.drop_words(x, training=training)
+            if training and self.timestep_dropout > 0.0:
+                x = self._apply_dropout(x, lambda x: self.drop_words(x, training=True))
             for layer, lstm in enumerate(lstms):
                 c, h = state[0][d][layer], state[1][d][layer]
                 if layer == 0 and lengths is not None and not training:
@@ -144,7 +148,16 @@ class BiLM(keras.Model):
     def _drop(self, x, training: bool):
         if not training or self.dropout == 0.0:
             return x
-        return keras.random.dropout(x, self.dropout, seed=self.seed_generator)
+        drop = partial(keras.random.dropout, rate=self.dropout, seed=self.seed_generator)
+        return self._apply_dropout(x, drop)
+
+    def _apply_dropout(self, x, drop):
+        """Apply dropout to x (any, batch, any, ...)."""
+        if self.own_rows is None:
+            return drop(x)
+        # The mask of the whole batch is drawn, so the number of workers does not change the masks.
+        rows, size = self.own_rows
+        return x * drop(ops.ones((x.shape[0], size, *x.shape[2:]), x.dtype))[:, rows]
 
     def softmax_input(self, tops, training: bool = False):
         """Apply dropout to both directions' top layers (time, batch, projection_dim)."""

@@ -47,8 +47,9 @@ def advise(corpus: PreparedCorpus, parameters: Parameters, timing: bool = True) 
             state, ends = training.state, []
             # The first step includes compilation, so time is measured from the end of this step.
             for step, batch in enumerate(training.batches.read_ahead(0, 11)):
-                losses, _, state = training.training_step(batch, state, step)
-                np.asarray(losses)  # waits for the step
+                result = training.training_step(batch, state, step)
+                state = result.state
+                np.asarray(result.losses)  # waits for the step
                 ends.append(time.perf_counter())
         minutes = training.steps_per_epoch * median(np.diff(ends).tolist()) / 60
     return Advice(n_words, f"params/{name}.yaml", minutes)

@@ -35,6 +35,7 @@ class Batch(NamedTuple):
     words: np.ndarray  # int32 (2, time, batch), words read: indices into the joined groups
     targets: np.ndarray  # int32 (2, time, batch), words to predict: indices into `rows`
     weights: np.ndarray  # float32 (time, batch), 1 where a prediction counts, 0 past a row's end
+    n_weighted: np.ndarray  # float32 (), the sum of the weights of the rows of all workers
     rows: np.ndarray = np.empty(0, np.int64)  # (rows,), vocabulary ids of the softmax rows in use
     negatives: np.ndarray = np.empty((2, 0), np.int32)  # (2, samples), indices into `rows`
     log_expected_targets: np.ndarray = np.empty((2, 0, 0), np.float32)  # (2, time, batch)
@@ -47,14 +48,21 @@ class Batch(NamedTuple):
 
 
 class Batches:
-    """All batches of a run, by step number. If the text is too short, raise a TrainingError."""
+    """All batches of a run, by step number. If the text is too short, raise a TrainingError.
+
+    With `own`, a batch has only these rows, but the softmax rows and negatives of the whole batch.
+    """
 
     def __init__(
-        self, corpus: PreparedCorpus, architecture: Architecture, settings: TrainingSettings
+        self,
+        corpus: PreparedCorpus,
+        architecture: Architecture,
+        settings: TrainingSettings,
+        own: slice = slice(None),
     ) -> None:
         self.lexicon, self.architecture, self.settings = corpus.lexicon, architecture, settings
         self.vocabulary_size = size = len(corpus.vocabulary)
-        self.n_negatives = settings.n_negatives
+        self.n_negatives, self.own = settings.n_negatives, own
         rows, time = settings.batch_size, settings.unroll_steps
         self.streams = [
             Stream(corpus.train, direction, settings.seed, rows, settings.shuffle)
@@ -80,17 +88,23 @@ class Batches:
         starts = self.row_starts[:-1] + window * time
         parts = [[s.read(epoch, start, time) for start in starts.tolist()] for s in self.streams]
         read, predicted = np.array(parts).transpose(2, 0, 3, 1)  # each (2, time, batch)
+        read = read[..., self.own]
         distinct, words = np.unique(read, return_inverse=True)
         characters = self.lexicon.character_ids(distinct, self.architecture.max_characters)
         groups, row_of = group_by_length(characters, self.architecture.widest_filter)
         positions = starts + np.arange(time)[:, None]  # (time, batch)
+        weights = (positions < self.row_starts[1:]).astype(np.float32)
         batch = Batch(
             characters=groups,
             words=row_of[words].reshape(read.shape).astype(np.int32),
             targets=np.where(predicted < self.vocabulary_size, predicted, UNK).astype(np.int32),
-            weights=(positions < self.row_starts[1:]).astype(np.float32),
+            weights=weights[:, self.own],
+            n_weighted=weights.sum(),
         )
-        return batch if self.n_negatives is None else self._sampled(batch, self.n_negatives, step)
+        if self.n_negatives is not None:
+            batch = self._sampled(batch, self.n_negatives, step)
+        targets, expected = batch.targets[..., self.own], batch.log_expected_targets[..., self.own]
+        return batch._replace(targets=targets, log_expected_targets=expected)
 
     def read_ahead(self, first: int, last: int) -> Iterator[Batch]:
         """Yield the batches of steps `first` to `last - 1`. Each is prepared one step ahead."""

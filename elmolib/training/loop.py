@@ -1,11 +1,9 @@
 """The training loop: it takes steps, scores and saves the model, and resumes from checkpoints."""
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import numpy as np
 import pandas as pd
 from keras.callbacks import Callback, CallbackList, EarlyStopping
 
+import elmolib
 from elmolib.backend import has_bfloat16
 from elmolib.corpus.prepared import PreparedCorpus, Split, sentences_of, spread_sentences
 from elmolib.errors import ParameterError, TrainingError
@@ -31,6 +30,7 @@ from elmolib.training.checkpoint import CheckpointMetadata, Checkpoints
 from elmolib.training.fine_tuning import Transfer, load_pretrained
 from elmolib.training.muon import MuonAdam
 from elmolib.training.step import TrainingStep
+from elmolib.training.workers import ALONE, Workers, stop_on_interrupt
 
 SAMPLE = 2048  # the approximate number of targets per direction in each sample
 SPEEDS = ("tokens_per_second", "seconds")  # columns of the history that depend on the machine
@@ -42,6 +42,9 @@ class Training:
     With the parameters of an earlier run, it resumes that run from the last checkpoint. On the same
     machine, with the same number of threads, a resumed run writes the same weight file as a run
     without interruption, because the seed and the step determine every batch, sample and mask.
+
+    Several `workers`, as `join` returns them, train one model together. Worker 0 reads and writes
+    all files of the run, scores the model, and calls the callbacks.
 
     Attributes:
         bilm, scorer: the model, and the scorer of text with its current weights.
@@ -69,7 +72,9 @@ class Training:
         Peters et al. 2018, arXiv:1802.05365; for `recipe: bilm-tf`, bilm-tf's `bin/train_elmo.py`.
     """
 
-    def __init__(self, parameters: Parameters, corpus: PreparedCorpus) -> None:
+    def __init__(
+        self, parameters: Parameters, corpus: PreparedCorpus, workers: Workers = ALONE
+    ) -> None:
         p, bfloat16 = parameters, parameters.precision == "bfloat16"
         if bfloat16 and not has_bfloat16():
             raise ParameterError(
@@ -78,22 +83,26 @@ class Training:
             )
         self.parameters, self.corpus, self.folder = p, corpus, p.run_path
         self.weights_path, self.history_path = self.folder / WEIGHTS, self.folder / HISTORY
-        self.batches = Batches(corpus, p.architecture, p)
+        self.workers, self._own = workers, workers.rows(p.batch_size)
+        self.batches = Batches(corpus, p.architecture, p, self._own)
         self.steps_per_epoch = self.batches.steps_per_epoch
         steps = p.epochs * self.steps_per_epoch
         self.last_step = min(steps, p.max_steps or steps)
         keras.utils.set_random_seed(p.seed)
         size = len(corpus.vocabulary)
-        self.bilm = bilm = BiLM(p.architecture, size, p.dropout, p.timestep_dropout, p.seed)
-        self.scorer = Scorer(bilm)
-        variables, rate = bilm.weights_by_name(), p.of_recipe("learning_rate")
-        self.optimizer: Adagrad | MuonAdam
-        if p.recipe == "bilm-tf":
-            self.optimizer = Adagrad(variables, rate, p.initial_accumulator)
-        else:
-            self.optimizer = MuonAdam(variables, rate)
-            bilm.softmax_b.assign(unigram_log_probabilities(corpus))
-        self.training_step = TrainingStep(bilm, self.optimizer, p.clip_norm, bfloat16)
+        with workers.scope():
+            self.bilm = bilm = BiLM(p.architecture, size, p.dropout, p.timestep_dropout, p.seed)
+            variables, rate = bilm.weights_by_name(), p.of_recipe("learning_rate")
+            self.optimizer: Adagrad | MuonAdam
+            if p.recipe == "bilm-tf":
+                self.optimizer = Adagrad(variables, rate, p.initial_accumulator)
+            else:
+                self.optimizer = MuonAdam(variables, rate)
+                bilm.softmax_b.assign(unigram_log_probabilities(corpus))
+        if not workers.is_alone:
+            bilm.own_rows = self._own, p.batch_size
+        self.scorer, optimizer = Scorer(bilm), self.optimizer
+        self.training_step = TrainingStep(bilm, optimizer, p.clip_norm, bfloat16, workers)
         texts = {"train_text": corpus.train, "heldout": corpus.heldout}
         self.samples = {k: spread_sentences(v, SAMPLE) for k, v in texts.items() if v is not None}
         self.step, self.state = 0, bilm.initial_state(p.batch_size)
@@ -105,11 +114,12 @@ class Training:
         self.checkpoints = Checkpoints(self.folder, p.keep_checkpoints)
         self._saved_in: Path | None = None  # the checkpoint that equals the state in memory, if any
         self._saved_at = time.monotonic()
+        if not workers.is_chief:
+            return  # `run` will copy the chief's state
         if self.checkpoints.latest() is not None:
             self._restore()
         elif p.pretrained is not None:
             path = pretrained_path(p.pretrained, project_root())
-            optimizer = self.optimizer
             accumulators = optimizer.accumulators if isinstance(optimizer, Adagrad) else {}
             self.transfer = load_pretrained(bilm, corpus.vocabulary, path, accumulators)
 
@@ -130,7 +140,8 @@ class Training:
 
         An interrupt (Ctrl-C, the kernel's stop button) or a callback that sets
         `model.stop_training` ends the run after the current step. A second interrupt ends it at
-        once. The logs of a step are `loss_forward`, `loss_backward` (nats, sampled softmax) and
+        once. With several workers, SIGTERM ends the run after the current or the next step. The
+        logs of a step are `loss_forward`, `loss_backward` (nats, sampled softmax) and
         `gradient_norm`. The logs of an epoch are its line of the history.
 
         Args:
@@ -143,23 +154,43 @@ class Training:
 
         Raises:
             TrainingError: another process works on the same run, losses or weights are not finite,
-                or a file cannot be written. The last checkpoint remains usable.
+                a file cannot be written, or the workers have different parameters or texts. The
+                last checkpoint remains usable.
+            WorkersError: another worker ended.
         """
-        with exclusive_lock(self.folder, self.folder / LOCK, TrainingError):
-            for folder in (self.folder, self.checkpoints.folder):
-                remove_partial_files(folder)
-            self._synchronize()
-            callback_list = CallbackList(list(callbacks), model=self.bilm, scorer=self.scorer)
+        chief = self.workers.is_chief
+        callbacks = list(callbacks) if chief else []
+        lock = exclusive_lock(self.folder, self.folder / LOCK, TrainingError)
+        with self.workers.noticing_losses(), lock if chief else nullcontext():
+            self.workers.require_equal({"version of elmolib": elmolib.__version__})
+            self.workers.require_equal(self._identity() | {"last step": self.last_step})
+            if chief:
+                for folder in (self.folder, self.checkpoints.folder):
+                    remove_partial_files(folder)
+                self._synchronize()
+            self._copy_from_chief()
+            callback_list = CallbackList(callbacks, model=self.bilm, scorer=self.scorer)
             self.bilm.stop_training = False
             callback_list.on_train_begin()
             self._replay_epochs(callbacks)
-            with stop_on_interrupt(self.bilm):
+            with stop_on_interrupt(self.bilm, not self.workers.is_alone):
                 self._take_steps(callback_list)
-            if not self.bilm.stop_training and self._epoch_steps > 0:
-                self._end_epoch(callback_list)
-            self.save()
-            callback_list.on_train_end(self.history[-1] if self.history else {})
+                if chief:
+                    if not self.bilm.stop_training and self._epoch_steps > 0:
+                        self._end_epoch(callback_list)
+                    self.save()
+                    callback_list.on_train_end(self.history[-1] if self.history else {})
+                self.workers.any(False)  # the workers end together
         return self.weights_path
+
+    def _copy_from_chief(self) -> None:
+        if self.workers.is_alone:
+            return
+        copy = self.workers.from_chief
+        self.step = int(self.workers.gather(np.array([[self.step]]))[0, 0])
+        for variable in (*self.bilm.weights_by_name().values(), *self.optimizer.slots.values()):
+            variable.assign(copy(variable.numpy()))
+        self.state = tuple(copy(np.asarray(part)) for part in self.state)
 
     def _synchronize(self) -> None:
         """Make the state in memory and the latest checkpoint equal."""
@@ -185,10 +216,10 @@ class Training:
                 callback.on_epoch_end(_epoch_index(line), dict(line))
 
     def _take_steps(self, callbacks: CallbackList) -> None:
-        first, steps = self.step, self.parameters.checkpoint_steps
-        seconds = 60 * (self.parameters.checkpoint_minutes or math.inf)
-        if self.bilm.stop_training:
+        first, workers = self.step, self.workers
+        if workers.any(self.bilm.stop_training):
             return
+        state = tuple(part[:, :, self._own] for part in self.state)
         for batch in self.batches.read_ahead(first, self.last_step):
             if self._epoch_steps == 0 or self.step == first:
                 callbacks.on_epoch_begin(self.step // self.steps_per_epoch)
@@ -196,26 +227,41 @@ class Training:
             self._saved_in = None
             started = time.perf_counter()
             self.optimizer.learning_rate.assign(self.learning_rate)
-            result = self.training_step(batch, self.state, self.step)
+            result = self.training_step(batch, state, self.step, self._wishes(self.step + 1))
             losses, norm = np.asarray(result.losses), float(result.gradient_norm)
             self._epoch_seconds += time.perf_counter() - started
             self._gradient_norm = norm
             forward, backward = losses.tolist()
             if not all(map(math.isfinite, (forward, backward, norm))):
                 raise self._divergence(f"losses {forward:g} forward and {backward:g} backward")
-            self.state = result.state
+            state = result.state
             self.step += 1
             self._epoch_losses += losses
             self._epoch_steps += 1
             logs = {"loss_forward": forward, "loss_backward": backward, "gradient_norm": norm}
             callbacks.on_train_batch_end(self.step - 1, logs)
-            if self.step % self.steps_per_epoch == 0:
-                self._end_epoch(callbacks)
-            if self.bilm.stop_training:
+            # Several workers do what was wished before the step, so all do it after the same step.
+            wishes = self._wishes(self.step) if workers.is_alone else np.asarray(result.wishes)
+            stops, saves = wishes > 0.0
+            ends_epoch = self.step % self.steps_per_epoch == 0
+            if stops or saves or ends_epoch or self.step == self.last_step:
+                self.state = tuple(map(workers.gather, state))
+            if ends_epoch:
+                if workers.is_chief:
+                    self._end_epoch(callbacks)
+                stops = workers.any(self.bilm.stop_training)
+            if stops:
+                self.bilm.stop_training = True
                 return
-            is_due = steps is not None and self.step % steps == 0
-            if is_due or time.monotonic() - self._saved_at >= seconds:
+            if saves and workers.is_chief:
                 self._save_state()
+
+    def _wishes(self, step: int) -> np.ndarray:
+        """Return two numbers: whether to stop after `step` steps, and whether to save then."""
+        steps, minutes = self.parameters.checkpoint_steps, self.parameters.checkpoint_minutes
+        saves = steps is not None and step % steps == 0
+        saves |= time.monotonic() - self._saved_at >= 60.0 * (minutes or math.inf)
+        return np.array([self.bilm.stop_training, saves and self.workers.is_chief], np.float32)
 
     def _end_epoch(self, callbacks: CallbackList) -> None:
         """Score the model, add a line to the history, call the callbacks, and save.
@@ -354,22 +400,3 @@ class Training:
 def _epoch_index(line: dict[str, float]) -> int:
     """Return the number of the epoch in a line of the history, counted from 0 as in Keras."""
     return math.ceil(line["epoch"]) - 1
-
-
-@contextmanager
-def stop_on_interrupt(bilm: BiLM) -> Iterator[None]:
-    """At the first interrupt, end training after the current step; at the second, immediately."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def stop(*_: object) -> None:
-        bilm.stop_training = True
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -14,6 +14,7 @@ from elmolib.model.softmax import sampled_softmax_loss, softmax_loss
 from elmolib.training.adagrad import Adagrad, clip_by_global_norm
 from elmolib.training.batches import Batch
 from elmolib.training.muon import MuonAdam
+from elmolib.training.workers import ALONE, Workers
 
 
 class StepResult(NamedTuple):
@@ -22,10 +23,13 @@ class StepResult(NamedTuple):
     losses: tf.Tensor  # float32 (2,), mean loss of each direction in nats, before the update
     gradient_norm: tf.Tensor  # float32 (), norm of all gradients together, before clipping
     state: tuple[tf.Tensor, tf.Tensor]  # the initial LSTM states of the next step
+    wishes: tf.Tensor  # float32 (2,), the sum of the wishes of all workers
 
 
 def direction_losses(bilm: BiLM, batch: Batch, softmax_W, softmax_b, state):
     """Return the mean cross entropy per direction in nats, float (2,), and the new LSTM states.
+
+    If the batch has the rows of one worker, this is its part of the mean of the whole batch.
 
     `softmax_W` and `softmax_b`, float tensors (rows, projection_dim) and (rows,), hold the rows
     `batch.rows` of a sampled softmax, or all rows of a full softmax.
@@ -43,7 +47,7 @@ def direction_losses(bilm: BiLM, batch: Batch, softmax_W, softmax_b, state):
             loss = sampled_softmax_loss(outputs, targets, softmax_W, softmax_b, *sample)
         else:
             loss = softmax_loss(outputs, targets, softmax_W, softmax_b)
-        losses.append(ops.sum(loss * weights) / ops.sum(weights))
+        losses.append(ops.sum(loss * weights) / batch.n_weighted)
     return ops.stack(losses), state
 
 
@@ -62,35 +66,43 @@ class TrainingStep:
         optimizer: Adagrad | MuonAdam,
         clip_norm: float,
         bfloat16: bool = False,
+        workers: Workers = ALONE,
     ) -> None:
         self.bilm, self.optimizer, self.clip_norm = bilm, optimizer, clip_norm
+        self.workers = workers
         self._matmul = bfloat16_matmul if bfloat16 else nullcontext
         self._compiled: Callable | None = None
 
-    def __call__(self, batch: Batch, state, step: int) -> StepResult:
-        """Take one training step. The step number determines the dropout masks."""
+    def __call__(self, batch: Batch, state, step: int, wishes=(0.0, 0.0)) -> StepResult:
+        """Take one training step. The step number determines the dropout masks.
+
+        `wishes` are two numbers, which are added up over all workers.
+        """
         # There are 256 random states per step; no model has more dropout masks.
         counter = tf.constant([self.bilm.seed, step * 256 % 2**32], tf.uint32)
+        wishes = tf.constant(wishes, tf.float32)
         if self._compiled is None:
             # Use one graph for batches of all shapes. Graphs of different shapes could round
             # differently; results would then depend on the step at which a run resumed.
             characters = tuple(tf.TensorSpec((None, None), g.dtype) for g in batch.characters)
             rows = tf.TensorSpec((None,), tf.int64)
             batch_spec, *others = tf.nest.map_structure(
-                lambda array: tf.TensorSpec(array.shape, array.dtype), (batch, state, counter)
+                lambda array: tf.TensorSpec(array.shape, array.dtype),
+                (batch, state, counter, wishes),
             )
             signature = [batch_spec._replace(characters=characters, rows=rows), *others]
-            self._compiled = tf.function(self._step, input_signature=signature)
+            self._compiled = self.workers.compile(self._step, signature)
         with self._matmul():
-            return self._compiled(batch, state, counter)
+            return self._compiled(batch, state, counter, wishes)
 
-    def _step(self, batch: Batch, state, counter) -> StepResult:
+    def _step(self, batch: Batch, state, counter, wishes) -> StepResult:
         self.bilm.seed_generator.state.assign(counter)
         losses, state, gradients = self.gradients(batch, state)
-        clipped, norm = clip_by_global_norm(list(gradients.values()), self.clip_norm)
+        losses, wishes, *summed = self.workers.sum([losses, wishes, *gradients.values()])
+        clipped, norm = clip_by_global_norm(summed, self.clip_norm)
         rows = dict.fromkeys(SOFTMAX, batch.rows) if batch.is_sampled else {}
         self.optimizer.update(dict(zip(gradients, clipped, strict=True)), rows)
-        return StepResult(losses, norm, state)
+        return StepResult(losses, norm, state, wishes)
 
     def gradients(self, batch: Batch, state):
         """Return the losses, the final state, and the gradient of every variable by name.
