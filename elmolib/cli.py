@@ -184,11 +184,14 @@ def train(given: Given) -> tuple:
         options = ["-f", given.file] * bool(given.file) + ["--json"] * given.as_json
         arguments = ["train", *options, *pairs, "--wait", str(given.wait)]
         sys.exit(launch(arguments, given.workers, given.index, given.restarts))
-    with silence_tensorflow():
-        from elmolib.training.workers import join
-    workers = join(given.wait)
-    corpus = workers.chief_first(given.prepared)
-    training = elmolib.Training(given.settings, corpus, workers)
+    workers = []
+    if os.environ.get("TF_CONFIG"):
+        # TensorFlow must meet the other workers before it runs anything.
+        with silence_tensorflow():
+            from elmolib.training.workers import join
+        workers = [join(given.wait)]
+    corpus = workers[0].chief_first(given.prepared) if workers else given.prepared()
+    training = elmolib.Training(given.settings, corpus, *workers)
     from elmolib.live.reports import DetailedMetrics
     from elmolib.live.watch import progress_callbacks
 
@@ -197,7 +200,7 @@ def train(given: Given) -> tuple:
     step, last = training.step, training.last_step
     data = {"weights": str(weights), "step": step, "last_step": last, "history": training.history}
     if step == last:
-        return data, f"The model is in {weights}." if workers.is_chief else ""
+        return data, f"The model is in {weights}." if training.workers.is_chief else ""
     text = f"Stopped after {step:,} of {last:,} steps and saved: give the same command to continue."
     return data, text, INTERRUPTED
 

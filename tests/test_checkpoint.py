@@ -293,8 +293,8 @@ def test_checkpoints_every_few_minutes(make):
 def test_an_aborted_step_changes_nothing(make, weights, monkeypatch, again):
     training = make(checkpoint_steps=5)
 
-    def broken_off(batch, state, step):
-        result = take_step(batch, state, step)
+    def broken_off(batch, state, step, wishes):
+        result = take_step(batch, state, step, wishes)
         if step == 12:
             raise Stop
         return result

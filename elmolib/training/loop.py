@@ -99,8 +99,7 @@ class Training:
             else:
                 self.optimizer = MuonAdam(variables, rate)
                 bilm.softmax_b.assign(unigram_log_probabilities(corpus))
-        if not workers.is_alone:
-            bilm.own_rows = self._own, p.batch_size
+        bilm.own_rows = None if workers.is_alone else (self._own, p.batch_size)
         self.scorer, optimizer = Scorer(bilm), self.optimizer
         self.training_step = TrainingStep(bilm, optimizer, p.clip_norm, bfloat16, workers)
         texts = {"train_text": corpus.train, "heldout": corpus.heldout}
@@ -138,11 +137,10 @@ class Training:
     def run(self, callbacks: Sequence[Callback] = ()) -> Path:
         """Train to the end, or until stopped, and write the weights.
 
-        An interrupt (Ctrl-C, the kernel's stop button) or a callback that sets
-        `model.stop_training` ends the run after the current step. A second interrupt ends it at
-        once. With several workers, SIGTERM ends the run after the current or the next step. The
-        logs of a step are `loss_forward`, `loss_backward` (nats, sampled softmax) and
-        `gradient_norm`. The logs of an epoch are its line of the history.
+        An interrupt (Ctrl-C, the kernel's stop button; with several workers, also SIGTERM) or a
+        callback that sets `model.stop_training` ends the run after the current step. A second
+        Ctrl-C ends it at once. The logs of a step are `loss_forward`, `loss_backward` (nats,
+        sampled softmax) and `gradient_norm`. The logs of an epoch are its line of the history.
 
         Args:
             callbacks: Keras callbacks. Their `model` is the biLM; their `params["scorer"]` is the
