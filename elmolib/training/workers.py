@@ -32,7 +32,6 @@ _LOST = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,
     tf.errors.DeadlineExceededError,
-    tf.errors.InternalError,
 )
 _AGAIN = "start all workers again, and the run goes on from its last checkpoint"
 
@@ -77,7 +76,11 @@ class Workers:
         strategy = self._strategy
         if strategy is None:
             return tf.function(function, input_signature=signature)
-        return tf.function(lambda *args: strategy.run(function, args), input_signature=signature)
+
+        def run(*tensors: Any) -> Any:
+            return strategy.run(function, tensors)
+
+        return tf.function(run, input_signature=signature, autograph=False)
 
     def sum(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
         """Add up the tensors of all workers. Only compiled functions may call this."""
@@ -164,7 +167,7 @@ def join(minutes: float = 5.0) -> Workers:
     before = signal.getsignal(signal.SIGTERM)
     # The workers are there. If one ends now, TensorFlow waits for an hour, without releasing the
     # GIL, so only a thread in C can end the process.
-    faulthandler.dump_traceback_later(60.0 * minutes, exit=True)
+    faulthandler.dump_traceback_later(60.0 * minutes, exit=True, file=2)
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except (tf.errors.OpError, RuntimeError) as error:
