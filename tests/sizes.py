@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from statistics import median
 
-PACKAGE, MODULE, MEDIAN = 15_000, 400, 150
+PACKAGE, MODULE, MEDIAN = 15_350, 400, 150
 """Limits on the lines of all modules together, of one module, and of the median module."""
 
 
