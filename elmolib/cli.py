@@ -18,7 +18,7 @@ import click
 import yaml
 
 import elmolib
-from elmolib.backend import show_messages, silence_tensorflow
+from elmolib.backend import show_messages
 from elmolib.corpus.sources import find_files
 from elmolib.errors import ElmolibError, ParameterError, TrainingError, WeightsError, needs_extras
 from elmolib.formats.published import NAMES, is_published, pretrained_path
@@ -173,23 +173,14 @@ def prepare(given: Given) -> tuple:
 def train(given: Given) -> tuple:
     """Prepare a text and train a model, or resume an interrupted run.
 
-    Ctrl-C ends training after the current step and saves everything. Without --workers, the
-    environment variable TF_CONFIG may list the workers. If one is lost, the exit code is 75.
+    Ctrl-C ends training after the current step and saves everything. The environment variable
+    TF_CONFIG, too, may list the workers.
     """
-    if given.workers or given.restarts:
-        from elmolib.training.launch import launch
+    from elmolib.training.launch import join_cluster, launch
 
-        given.run()
-        pairs = [part for key, value in given.pairs for part in ("-p", key, value)]
-        options = ["-f", given.file] * bool(given.file) + ["--json"] * given.as_json
-        arguments = ["train", *options, *pairs, "--wait", str(given.wait)]
-        sys.exit(launch(arguments, given.workers, given.index, given.restarts))
-    workers = []
-    if os.environ.get("TF_CONFIG"):
-        # TensorFlow must meet the other workers before it runs anything.
-        with silence_tensorflow():
-            from elmolib.training.workers import join
-        workers = [join(given.wait)]
+    if given.workers or given.restarts:
+        sys.exit(launch(given))
+    workers = join_cluster(given.wait)
     corpus = workers[0].chief_first(given.prepared) if workers else given.prepared()
     training = elmolib.Training(given.settings, corpus, *workers)
     from elmolib.live.reports import DetailedMetrics
@@ -278,12 +269,7 @@ def _layer(_: click.Context, option: click.Parameter, text: str) -> int | str:
 
 
 @_command("elmolib embed en-tiny lines.txt vectors.h5 --layers top", "TEXT OUT", embeds=True)
-@click.option(
-    "--layers",
-    callback=_layer,
-    default="average",
-    help="average, top, all, or the number of a layer.",
-)
+@click.option("--layers", callback=_layer, default="average", help="average, top, all or a number.")
 @click.option("--dtype", default="float32", help="float32 or float16.")
 @click.option("--engine", type=click.Choice(["ray"]), help="Write Parquet files with Ray Data.")
 @click.option("--address", help="Address of a Ray cluster; the default is this machine.")
@@ -331,9 +317,7 @@ def predict(given: Given) -> tuple:
 
 @_command("elmolib heatmap en-tiny 'The river bank .' -o a.png", "SENTENCE [OTHER]", embeds=True)
 @click.option("-o", "--output", default="heatmap.png", help="A .png or .svg file.")
-@click.option(
-    "--layer", callback=_layer, default="top", help="average, top, or the number of a layer."
-)
+@click.option("--layer", callback=_layer, default="top", help="average, top or a number.")
 def heatmap(given: Given) -> tuple:
     """Draw how similar the words of a sentence, or of two sentences, are to each other."""
     embedder, (sentence, *other) = given.sentences(most=2)

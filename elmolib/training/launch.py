@@ -9,7 +9,9 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import Any
 
+from elmolib.backend import silence_tensorflow
 from elmolib.errors import ParameterError, WorkersError
 from elmolib.parallel import cpu_count
 
@@ -50,18 +52,34 @@ def _free_addresses(n: int) -> list[str]:
         return [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
 
 
-def launch(arguments: Sequence[str], workers: str | None, index: int | None, restarts: int) -> int:
-    """Run the command `elmolib` once for each local worker, and return the exit code of all.
+def join_cluster(minutes: float) -> list[Any]:
+    """Return the `Workers` in TF_CONFIG in a list, or an empty list without loading TensorFlow."""
+    if not os.environ.get("TF_CONFIG"):
+        return []
+    # TensorFlow must meet the other workers before it runs anything.
+    with silence_tensorflow():
+        from elmolib.training.workers import join
+    return [join(minutes)]
 
-    `workers` and `index` are those of `tf_configs`; without `workers`, one process runs with the
+
+def launch(given: Any) -> int:
+    """Run `elmolib train` once for each local worker, and return the exit code of all.
+
+    `given` has the options of the command by name. Without `workers`, one process runs with the
     TF_CONFIG of this process. If a worker is lost, all are started again, at most `restarts` times.
     SIGINT and SIGTERM are passed on as SIGTERM; the second one kills the workers.
     """
+    given.run()  # reports missing parameters
+    pairs = [part for key, value in given.pairs for part in ("-p", key, value)]
+    options = ["-f", given.file] * bool(given.file) + ["--json"] * given.as_json
+    arguments = ["train", *options, *pairs, "--wait", str(given.wait)]
     signals: list[int] = []
     before = {s: signal.signal(s, lambda s, _: signals.append(s)) for s in _ENDING}
     try:
-        for _ in range(restarts + 1):
-            configs = tf_configs(workers, index) if workers else [os.environ.get("TF_CONFIG", "")]
+        for _ in range(given.restarts + 1):
+            configs = [os.environ.get("TF_CONFIG", "")]
+            if given.workers:
+                configs = tf_configs(given.workers, given.index)
             code = _run_all(arguments, configs, signals)
             if code != WorkersError.exit_code or signals:
                 break
