@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import numpy as np
 import pandas as pd
 from keras.callbacks import Callback, CallbackList, EarlyStopping
 
-import elmolib
 from elmolib.backend import has_bfloat16
 from elmolib.corpus.prepared import PreparedCorpus, Split, sentences_of, spread_sentences
 from elmolib.errors import ParameterError, TrainingError
@@ -160,7 +160,7 @@ class Training:
         callbacks = list(callbacks) if chief else []
         lock = exclusive_lock(self.folder, self.folder / LOCK, TrainingError)
         with self.workers.noticing_losses(), lock if chief else nullcontext():
-            self.workers.require_equal({"version of elmolib": elmolib.__version__})
+            self.workers.require_equal({"version of elmolib": version("elmolib")})
             self.workers.require_equal(self._identity() | {"last step": self.last_step})
             if chief:
                 for folder in (self.folder, self.checkpoints.folder):
