@@ -20,7 +20,8 @@ def compare(workspace: Workspace, model: str) -> dict:
     The batch of the workers is twice as large, so that every process computes equally many rows.
     """
     parameters, steps = workspace.parameters(model), workspace.steps(model)
-    rows = parameters["batch_size"]
+    # This prepares the corpus, so that the programs need not prepare it at the same time.
+    rows, vocabulary = parameters["batch_size"], len(workspace.corpus.vocabulary)
     together = parameters | {"batch_size": N_THREADS * rows, "run_dir": workspace.new_folder()}
     configs = tf_configs(str(N_THREADS), None)
     settings = {
@@ -57,6 +58,7 @@ def compare(workspace: Workspace, model: str) -> dict:
         each["tokens_per_second"] = targets * (1 + (name == TWO)) / each["seconds"]
     return {
         "rows_per_process": rows,
+        "vocabulary": vocabulary,
         "programs": found,
         "speed_ratio": found[TWO]["tokens_per_second"] / found[ONE]["tokens_per_second"],
         "processor_ratio": found[TWO]["processor_seconds_per_token"]
