@@ -156,11 +156,11 @@ class Training:
                 last checkpoint remains usable.
             WorkersError: another worker ended.
         """
-        chief = self.workers.is_chief
-        callbacks = list(callbacks) if chief else []
+        callbacks = list(callbacks) if (chief := self.workers.is_chief) else []
         lock = exclusive_lock(self.folder, self.folder / LOCK, TrainingError)
         with self.workers.noticing_losses(), lock if chief else nullcontext():
-            self.workers.require_equal({"version of elmolib": version("elmolib")})
+            if not self.workers.is_alone:
+                self.workers.require_equal({"version of elmolib": version("elmolib")})
             self.workers.require_equal(self._identity() | {"last step": self.last_step})
             if chief:
                 for folder in (self.folder, self.checkpoints.folder):
