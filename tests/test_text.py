@@ -22,6 +22,8 @@ TRICKY = (
 # A soft hyphen, direction marks, word joiners and byte order marks.
 UNSEEN = "\xad\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff"
 any_text = st.text(st.characters(), max_size=200) | st.text(st.sampled_from(TRICKY), max_size=60)
+# Hypothesis also tries strings that it finds in the code, such as "<S>", which `words` drops.
+any_text = any_text.filter(lambda text: count_marks([text]) == 0)
 
 
 def without_space(text: str) -> str:
