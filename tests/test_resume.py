@@ -189,7 +189,7 @@ def test_killed_training_ends_with_the_same_bytes(tmp_path, recipe):
 def test_training_killed_many_times_ends_with_the_same_bytes(tmp_path, recipe):
     again_and_again = [after_some_time, after_some_steps, within_a_checkpoint, after_some_steps]
     moments = [within_preparation] * 2 + [within_the_weights, after_an_epoch] * 2
-    survives(tmp_path, recipe, 410, moments + again_and_again * 5, 20)
+    survives(tmp_path, recipe, 210, moments + again_and_again * 2, 10)
 
 
 def preparation_survives(tmp_path: Path, n_kills: int) -> None:

@@ -169,6 +169,8 @@ LOST = 75  # the exit code of a worker that has lost another one
 
 def run_command(send, index: int, addresses: list[str], *arguments: str) -> None:
     set_environment(index, addresses)
+    # If the tests were started in the background, this process was told to ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     main(["train", "-f", "../parameters.yaml", *arguments], prog_name="elmolib")
 
 

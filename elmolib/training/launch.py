@@ -108,7 +108,7 @@ def _run_all(arguments: Sequence[str], configs: Sequence[str], signals: list[int
             if len(signals) > n_passed:
                 n_passed += 1
                 for process in running:
-                    process.send_signal(signal.SIGTERM if n_passed == 1 else signal.SIGKILL)
+                    (process.terminate if n_passed == 1 else process.kill)()
             if any(codes) and ends_at == float("inf"):
                 ends_at = time.monotonic() + GRACE_SECONDS
             if time.monotonic() > ends_at:
